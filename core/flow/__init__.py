@@ -1,0 +1,1 @@
+"""Rectified flow on plain tensors: schedule, sampler, guidance, training objective."""
