@@ -1,0 +1,1 @@
+"""The networks and nothing else: tensors in, tensors out; no files, no meshes, no pictures."""
