@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from core.config.models import DenseDiTConfig
-from core.nn.blocks import ModulatedCrossBlock, modulation_layer
+from core.nn.blocks import ModulatedCrossBlock
 from core.nn.embedding import AbsolutePositionEmbedder, TimestepEmbedder
 from core.nn.initialize import initialize_transformer
+from core.nn.modulation import AdaLNModulation
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -49,7 +50,7 @@ class DenseDiT(nn.Module):
         positions = torch.cartesian_prod(side, side, side)  # [N, 3], row-major
         self.register_buffer("pos_emb", AbsolutePositionEmbedder(width)(positions))
         self.t_embedder = TimestepEmbedder(width)
-        self.adaLN_modulation = modulation_layer(width) if config.shared_modulation else None
+        self.adaLN_modulation = AdaLNModulation(width) if config.shared_modulation else None
         self.input_layer = nn.Linear(token_width, width)
         self.blocks = nn.ModuleList(
             ModulatedCrossBlock(

@@ -7,12 +7,8 @@ from torch import Tensor, nn
 
 from core.nn.attention import CrossAttention, SelfAttention
 from core.nn.mlp import FeedForward
+from core.nn.modulation import AdaLNModulation, Modulation, modulate
 from core.nn.norm import LayerNorm32
-
-
-def modulation_layer(width: int) -> nn.Sequential:
-    """From the timestep embedding [B, C] to shift, scale, gate of both halves of a block, [B, 6 C]."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
 
 class ModulatedCrossBlock(nn.Module):
@@ -41,14 +37,14 @@ class ModulatedCrossBlock(nn.Module):
         self.self_attn = SelfAttention(width, num_heads, qk_norm=qk_norm)
         self.cross_attn = CrossAttention(width, cond_width, num_heads, qk_norm=qk_norm_cross)
         self.mlp = FeedForward(width, mlp_ratio)
-        self.adaLN_modulation = None if shared_modulation else modulation_layer(width)
+        self.adaLN_modulation = None if shared_modulation else AdaLNModulation(width)
 
-    def forward(self, x: Tensor, modulation: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor | Modulation, cond: Tensor) -> Tensor:
         """One block.
 
         Args:
             x: [B, N, C].
-            modulation: timestep embedding [B, C]; with ``shared_modulation`` the projected values [B, 6 C].
+            modulation: timestep embedding [B, C], or the projected vectors with ``shared_modulation``.
             cond: [B, L, cond channels].
 
         Returns:
@@ -56,7 +52,7 @@ class ModulatedCrossBlock(nn.Module):
         """
         if self.adaLN_modulation is not None:
             modulation = self.adaLN_modulation(modulation)
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation[:, None].chunk(6, dim=-1)
-        x = x + gate_attn * self.self_attn(self.norm1(x) * (1 + scale_attn) + shift_attn)
+        by = modulation.spread(lambda vector: vector[:, None])  # [B, 1, C]
+        x = x + by.gate_attention * self.self_attn(modulate(self.norm1(x), by.shift_attention, by.scale_attention))
         x = x + self.cross_attn(self.norm2(x), cond)
-        return x + gate_mlp * self.mlp(self.norm3(x) * (1 + scale_mlp) + shift_mlp)
+        return x + by.gate_mlp * self.mlp(modulate(self.norm3(x), by.shift_mlp, by.scale_mlp))
