@@ -1,0 +1,97 @@
+"""Which implementation of an op runs: the quadratic reference, plain torch, or Triton kernels.
+
+The choice is made per call and never at import: ``use_backend`` for the code inside it, else the best one that
+works here. ``backend_report`` says what would run and why.
+"""
+
+import enum
+import functools
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+
+from core.errors import ConfigError
+
+OPS = ("compressed_attention", "select_blocks", "selected_attention", "window_attention", "submanifold_conv3d")
+TRITON_OPS: frozenset[str] = frozenset()  # ops that have a Triton kernel
+
+
+class Backend(enum.Enum):
+    """REFERENCE: slow and obvious, the specification. TORCH: any device. TRITON: CUDA kernels."""
+
+    REFERENCE = "reference"
+    TORCH = "torch"
+    TRITON = "triton"
+
+
+class OpReport(NamedTuple):
+    """One line of ``backend_report``."""
+
+    op: str
+    backend: Backend
+    reason: str
+
+
+_requested: ContextVar[Backend | None] = ContextVar("requested_backend", default=None)
+
+
+@contextmanager
+def use_backend(backend: Backend) -> Iterator[None]:
+    """Run the ops inside the ``with`` block on ``backend``; other threads and tasks are not affected."""
+    token = _requested.set(backend)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def backend_for(op: str, device: torch.device | str = "cpu") -> Backend:
+    """The backend that ``op`` (one of ``OPS``) uses for tensors on ``device``.
+
+    Raises:
+        ConfigError: if ``use_backend`` asks for Triton and it cannot run ``op`` there.
+    """
+    return _choose(op, torch.device(device)).backend
+
+
+def backend_report(device: torch.device | str | None = None) -> list[OpReport]:
+    """What every op would use on ``device`` (default: CUDA where there is one, else the CPU), and why."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [_choose(op, torch.device(device)) for op in OPS]
+
+
+def _choose(op: str, device: torch.device) -> OpReport:
+    assert op in OPS, f"unknown op {op!r}"
+    requested = _requested.get()
+    obstacle = _triton_obstacle(op, device)
+    if requested is Backend.TRITON and obstacle is not None:
+        raise ConfigError(f"Triton was asked for, but {obstacle}. Use the torch backend.")
+    if requested is not None:
+        return OpReport(op, requested, "asked for with use_backend")
+    if obstacle is None:
+        return OpReport(op, Backend.TRITON, "fastest on this device")
+    return OpReport(op, Backend.TORCH, obstacle)
+
+
+def _triton_obstacle(op: str, device: torch.device) -> str | None:
+    """Why Triton cannot run ``op`` on ``device``, or None."""
+    if op not in TRITON_OPS:
+        return f"{op} has no Triton kernel in this version"
+    if device.type != "cuda":
+        return f"Triton kernels need a CUDA device, not {device.type}"
+    return _triton_missing()
+
+
+@functools.cache
+def _triton_missing() -> str | None:
+    """Why Triton itself is unusable, or None; looked up once."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if torch.version.hip is not None:
+        return "the Triton kernels are for NVIDIA devices only"
+    return None
