@@ -147,5 +147,6 @@ class RefinerConfig:
     patch_size: int  # tile side, in cells of the grid the network sees
     patch_stride: int
     feature_channels: int = 32  # decoder features used by kind "sdf"
+    block_channels: tuple[int, ...] = (8, 32, 128, 512)  # of its U-Net; the first is the refiner's own width
     layers_per_block: int = 2
     layers_mid_block: int = 2

@@ -22,7 +22,7 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """t [B] in 0..1000 -> [B, C], in the dtype of the weights."""
         steps = torch.arange(self.num_frequencies, dtype=torch.float32, device=t.device)
-        frequencies = torch.exp(steps * (-math.log(self.max_period) / self.num_frequencies))
+        frequencies = torch.exp(-math.log(self.max_period) * steps / self.num_frequencies)
         angles = t.float()[:, None] * frequencies  # [B, 128]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
 
