@@ -33,6 +33,7 @@ class DenseDiTConfig:
     cond_width: int  # channels of the image tokens
     num_blocks: int
     num_heads: int
+    out_channels: int | None = None  # as many as latent_channels if not given
     mlp_ratio: float = 4.0
     patch_size: int = 1
     qk_norm: bool = False  # RMS norm of queries and keys in self-attention
@@ -136,6 +137,7 @@ class UNet3DConfig:
     layers_per_block: int = 2
     layers_mid_block: int = 2
     norm_groups: int = 4
+    final_conv: bool = False  # end with a convolution to out_channels and 2 tanh; else it puts out block_channels[0]
 
 
 @dataclass(frozen=True, kw_only=True)

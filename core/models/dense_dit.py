@@ -64,7 +64,8 @@ class DenseDiT(nn.Module):
             )
             for _ in range(config.num_blocks)
         )
-        self.out_layer = nn.Linear(width, token_width)
+        out_channels = config.out_channels or config.latent_channels
+        self.out_layer = nn.Linear(width, out_channels * config.patch_size**3)
         initialize_transformer(self)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class DenseDiT(nn.Module):
             cond: image tokens [B, L, cond channels].
 
         Returns:
-            [B, C, R, R, R] in the dtype of ``x``.
+            [B, C or out_channels, R, R, R] in the dtype of ``x``.
         """
         config, dtype = self.config, self.input_layer.weight.dtype
         assert x.shape[1:] == (config.latent_channels, *(config.resolution,) * 3), f"unexpected shape {tuple(x.shape)}"

@@ -20,14 +20,14 @@ EMPTY = 1.0  # the value far outside of the band: outside
 
 
 class FeatureMLP(nn.Module):
-    """Decoder features of a voxel to channels of the refiner: three hidden layers with ReLU."""
+    """Decoder features of a voxel to channels of the refiner: linear layers with ReLU between them."""
 
-    def __init__(self, in_channels: int, out_channels: int = 8):
+    def __init__(self, in_channels: int, out_channels: int = 8, *, hidden: int = 32, num_layers: int = 4):
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(3):
-            layers += [nn.Linear(in_channels, in_channels), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(in_channels, out_channels))
+        for width in [in_channels] + [hidden] * (num_layers - 2):
+            layers += [nn.Linear(width, hidden), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(hidden, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., F] -> [..., C]."""

@@ -95,11 +95,11 @@ class UpBlock(nn.Module):
 
 
 class UNet3D(nn.Module):
-    """The whole U-Net. It ends with norm and SiLU, so it puts out ``block_channels[0]`` channels."""
+    """The whole U-Net. It ends with norm and SiLU, or with one more convolution and 2 tanh."""
 
     def __init__(self, config: UNet3DConfig):
         super().__init__()
-        assert config.out_channels == config.block_channels[0], "there is no last convolution to change the channels"
+        assert config.final_conv or config.out_channels == config.block_channels[0], "no last convolution to change it"
         self.config = config
         ladder, groups, layers = config.block_channels, config.norm_groups, config.layers_per_block
         last = len(ladder) - 1
@@ -122,6 +122,7 @@ class UNet3D(nn.Module):
 
         self.conv_norm_out = GroupNorm32(groups, ladder[0])
         self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv3d(ladder[0], config.out_channels, 3, padding=1) if config.final_conv else None
 
     @property
     def side_multiple(self) -> int:
@@ -129,7 +130,7 @@ class UNet3D(nn.Module):
         return 2 ** (len(self.config.block_channels) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, Ci, R, R, R] -> [B, C0, R, R, R]; R a multiple of ``side_multiple``."""
+        """x [B, Ci, R, R, R] -> [B, Co, R, R, R]; R a multiple of ``side_multiple``."""
         assert all(side % self.side_multiple == 0 for side in x.shape[2:]), f"side of {tuple(x.shape)}"
         x = self.conv_in(x)
         skips = [x]
@@ -138,4 +139,5 @@ class UNet3D(nn.Module):
         x = self.mid_block(x)
         for block in self.up_blocks:
             x = block(x, skips)
-        return self.conv_act(self.conv_norm_out(x))
+        x = self.conv_act(self.conv_norm_out(x))
+        return x if self.conv_out is None else 2 * torch.tanh(self.conv_out(x))
