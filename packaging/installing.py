@@ -22,7 +22,7 @@ def install(folder: Path, sets: tuple[str, ...], build: str | None, verbose: boo
     cut off); ``done``, the digest of each completed set.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock(folder.with_name(folder.name + ".lock"), on_wait=lambda: say("another run is installing; waiting")):
+    with lock(folder.with_name(folder.name + ".lock"), lambda: say("another run is installing; waiting")) as held:
         if is_current(folder, sets, build):  # the other run did it
             return
         machine, python = detect_machine(), sys.version_info[:2]
@@ -47,7 +47,7 @@ def install(folder: Path, sets: tuple[str, ...], build: str | None, verbose: boo
         write_state(folder, state)
         try:
             for step in plan(missing, chosen, index, replace_torch=in_place not in (None, chosen)):
-                run_pip(python_of(folder), step.what, step.arguments, folder / "install.log", verbose)
+                run_pip(python_of(folder), step.what, step.arguments, folder / "install.log", verbose, held)
         except (SetupError, KeyboardInterrupt):  # pip has undone its unfinished step; what is there is whole
             write_state(folder, {**state, "busy": False})
             raise

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from environment import SetupError, say
 
@@ -36,9 +37,12 @@ EXPLANATIONS = (
 )
 
 
-def run_pip(python: Path, what: str, arguments: tuple[str, ...], log: Path, verbose: bool) -> None:
+def run_pip(
+    python: Path, what: str, arguments: tuple[str, ...], log: Path, verbose: bool, held: BinaryIO | None = None
+) -> None:
     """One call of pip in the environment; its output goes to ``log``, and to the terminal if ``verbose``.
 
+    ``held`` is the file of ``lock``: pip keeps it locked too, should we be killed before pip is done.
     Raises SetupError with the likely cause when pip fails.
     """
     command = [str(python), "-m", "pip", *arguments]
@@ -50,7 +54,14 @@ def run_pip(python: Path, what: str, arguments: tuple[str, ...], log: Path, verb
     with log.open("a", encoding="utf-8", errors="replace") as record:
         record.write(f"$ {' '.join(command)}\n")
         process = subprocess.Popen(
-            command, env=settings, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=settings,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(held.fileno(),) if held and os.name == "posix" else (),
         )
         tail = []
         try:
@@ -95,7 +106,7 @@ def clear_activity() -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+def lock(path: Path, on_wait: Callable[[], None]) -> Iterator[BinaryIO]:
     """Held by one process at a time. The system frees it when its holder ends, however that happens, so a
     file that an interrupted run left behind blocks nobody.
     """
@@ -106,10 +117,10 @@ def lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
                 on_wait()
                 waited = True
             time.sleep(0.3)
-        yield
+        yield file
 
 
-def try_lock(file) -> bool:
+def try_lock(file: BinaryIO) -> bool:
     """Takes the lock and returns True, or returns False while another process holds it."""
     if os.name == "nt":
         import msvcrt
