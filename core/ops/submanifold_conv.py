@@ -16,7 +16,8 @@ from torch import Tensor
 from core.ops.backend import Backend, backend_for
 from core.ops.reference import submanifold_conv as reference
 
-GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}  # gathered at a time: the second-level cache, 128 MB in half precision
+# Elements gathered at a time: about the second-level cache of a CPU, 128 MB in half precision on a GPU.
+GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 GATHERED_ELEMENTS_ELSEWHERE = 2**24
 
 

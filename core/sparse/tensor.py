@@ -5,6 +5,7 @@ neighbour maps, window plans, pooling maps) is computed twice: tensors with the 
 :class:`CoordCache`, and a cache holds the caches of the coordinate sets derived from it.
 """
 
+import weakref
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ class CoordCache:
     def __init__(self, coords: Tensor, batch_size: int) -> None:
         self.coords = coords
         self.batch_size = batch_size
+        self.parent: weakref.ref[CoordCache] | None = None  # set if these are the 8 children of its voxels
         self._entries: dict[Hashable, object] = {}
 
     def get(self, key: Hashable, builder: Callable[[], T]) -> T:
