@@ -23,10 +23,10 @@ def sample_euler(
     diffusers' FlowMatchEulerDiscreteScheduler. ``on_step`` is called after each step: progress, previews and
     cancelling (by raising) live there.
     """
-    levels = sigmas.tolist()
+    levels = sigmas.to("cpu", torch.float32)
     steps = len(levels) - 1
     for step, (sigma, following) in enumerate(pairwise(levels), start=1):
-        change = (following - sigma) * velocity(x, sigma)
+        change = (following - sigma) * velocity(x, sigma.item())  # a scalar tensor leaves the velocity's dtype alone
         x = (x.to(torch.float32) + change).to(x.dtype)
         if on_step is not None:
             on_step(step, steps, x)

@@ -70,8 +70,8 @@ def load_image(source: ImageSource) -> RGBAImage:
             return _opened(file, str(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Check the path of the picture.") from None
-    except (PermissionError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{path} cannot be read ({error}). Check the path and its permissions.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{str(path)[:200]!r} cannot be read. Check the path and its permissions.") from error
 
 
 def _opened(file: io.BufferedIOBase, name: str) -> RGBAImage:
