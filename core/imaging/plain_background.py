@@ -10,6 +10,7 @@ from scipy import ndimage
 
 WORKING_SIDE = 1024  # the model and the shadow are found on a copy at most about this large
 BORDER_SHARE = 0.02  # width of the border that is taken for background, of the shorter side
+BORDER_SAMPLES = 8000  # pixels that the model is fitted to
 MIN_PLAIN_BORDER = 0.7  # share of the border that must follow the model
 MAX_BORDER_NOISE = 6.0  # levels (of 255); a border rougher than this is not plain
 MIN_TOLERANCE, MAX_TOLERANCE = 9.0, 30.0  # levels between background and what is surely not
@@ -97,6 +98,7 @@ def _border_model(small: np.ndarray) -> tuple[np.ndarray, float] | None:
     border = np.ones((height, width), bool)
     border[ring:-ring, ring:-ring] = False
     rows, columns = np.nonzero(border)
+    rows, columns = (i[:: max(1, len(i) // BORDER_SAMPLES)] for i in (rows, columns))
     y, x = unit_positions(height)[rows], unit_positions(width)[columns]
     colours = small[rows, columns].astype(np.float64)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float64)
