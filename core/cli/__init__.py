@@ -1,0 +1,1 @@
+"""Commands: each module parses arguments, makes one call, and returns an exit status."""
