@@ -1,0 +1,1 @@
+"""Weights on disk: our safetensors files, strict loading, conversion of the released checkpoints."""

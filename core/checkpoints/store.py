@@ -1,0 +1,208 @@
+"""One network in one safetensors file, with its configuration in the header.
+
+Header entries, all strings: ``format`` and ``format_version`` of this layout, ``config`` (JSON of the configuration
+dataclass), ``network`` (that dataclass's name), ``sha256`` of the tensors, ``about`` (JSON, free for the writer).
+No Python object is ever stored or loaded.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from core.config import models
+from core.config.base import from_dict, to_dict
+from core.errors import CheckpointError, ConfigError
+
+FORMAT, FORMAT_VERSION = "s2mesh", 1
+CONFIGS = {
+    config.__name__: config
+    for config in (
+        models.ConditionerConfig,
+        models.DenseDiTConfig,
+        models.DenseVAEConfig,
+        models.SparseDiTConfig,
+        models.SparseVAEConfig,
+        models.UNet3DConfig,
+        models.RefinerConfig,
+    )
+}
+_PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and bare pickles
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """What the header of a file says: no tensor has been read."""
+
+    path: Path
+    config: Any  # a dataclass of core.config.models
+    shapes: dict[str, tuple[int, ...]]
+    sha256: str
+    about: dict[str, Any]
+
+
+def save_network(
+    path: Path,
+    module: nn.Module,
+    config: Any,
+    dtype: torch.dtype | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the state dict of ``module`` to ``path``, by rename: never half a file.
+
+    Args:
+        path: the file to write or replace; its folder is made.
+        module: the network.
+        config: its configuration, stored in the header.
+        dtype: of all floating point tensors in the file; None keeps each tensor's own.
+        about: anything fit for JSON, such as the training that led here.
+
+    Raises:
+        CheckpointError: for a value that is not finite, or that is not in ``dtype``.
+    """
+    save_tensors(path, module.state_dict(), config, dtype, about=about)
+
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    config: Any,
+    dtype: torch.dtype | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """``save_network`` for a state dict."""
+    stored = {key: _storable(key, tensors[key], dtype, path) for key in sorted(tensors)}
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "network": type(config).__name__,
+        "config": json.dumps(to_dict(config)),
+        "sha256": digest(stored),
+        "about": json.dumps(dict(about or {})),
+    }
+    assert header["network"] in CONFIGS, f"{header['network']} is not in CONFIGS"
+    with replacing(path) as temporary:
+        save_file(stored, temporary, header)
+
+
+def read_header(path: Path) -> NetworkFile:
+    """Read and check the header of ``path``.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, a pickle, or not in this version of this format.
+    """
+    with open_tensors(path) as file:
+        header = file.metadata() or {}
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a file of S2 Mesh. Convert released checkpoints with `s2mesh convert`.")
+    if header.get("format_version") != str(FORMAT_VERSION):
+        version = header.get("format_version")
+        raise CheckpointError(
+            f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}. Install a matching version."
+        )
+    try:
+        config = from_dict(CONFIGS[header["network"]], json.loads(header["config"]))
+        about = json.loads(header.get("about", "{}"))
+    except (KeyError, ValueError, TypeError, RecursionError, ConfigError) as error:
+        raise CheckpointError(f"{path} has a damaged header ({_brief(error)}). Download or save it again.") from error
+    return NetworkFile(path, config, shapes, header.get("sha256", ""), about)
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """The safetensors file ``path``, opened; ``keys()``, ``metadata()``, ``get_slice(key)``, ``get_tensor(key)``.
+
+    Raises:
+        CheckpointError: if it is missing, cut short, not safetensors, or a pickle (which could run code).
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(4)
+        if start.startswith(_PICKLES) and not _is_header_length(path):
+            raise CheckpointError(
+                f"{path} is a pickle, which could run code, and is not loaded. Use a .safetensors file; "
+                "released checkpoints are converted with `s2mesh convert`."
+            )
+        with safe_open(path, "pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing. Download or convert the weights first.") from None
+    except SafetensorError as error:
+        cause = _brief(error)
+        raise CheckpointError(f"{path} is damaged or cut short ({cause}). Download or save it again.") from error
+    except OSError as error:
+        cause = error.strerror or _brief(error)
+        raise CheckpointError(f"{path} cannot be read ({cause}). Check the path and its permissions.") from error
+
+
+def verify_digest(path: Path) -> None:
+    """Read all of ``path`` and compare with the digest in its header.
+
+    Raises:
+        CheckpointError: if they differ, or the file cannot be read.
+    """
+    expected = read_header(path).sha256
+    with open_tensors(path) as file:
+        found = digest({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+    if found != expected:
+        raise CheckpointError(f"{path} was changed after it was saved (its SHA-256 differs). Download it again.")
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of ``tensors``, in order of name."""
+    total = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        total.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes the name ``path`` if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _storable(key: str, tensor: Tensor, dtype: torch.dtype | None, path: Path) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.to(dtype or tensor.dtype)
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{key} has values that are not finite in {tensor.dtype}; {path} was not written.")
+    return tensor.clone(memory_format=torch.contiguous_format)  # shared storage is not storable
+
+
+def _is_header_length(path: Path) -> bool:
+    """Whether the first eight bytes are a header length that fits the file, as safetensors starts."""
+    with path.open("rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        return 0 < length <= path.stat().st_size - 8 and raw.read(1) == b"{"
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
