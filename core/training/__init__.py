@@ -1,0 +1,1 @@
+"""Training: one resumable loop, and the tasks that it runs."""

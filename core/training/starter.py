@@ -1,0 +1,201 @@
+"""The starter preset's training, phase by phase: pool, dense VAE, dense DiT, sparse VAE, sparse DiT.
+
+Every phase resumes from the run folder, and a finished one leaves its networks as weights of the preset in
+``<run>/starter``. Phases depend only on the weights of those before them, so they may run on several machines.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.checkpoints.load import load_network
+from core.checkpoints.store import save_network
+from core.config.presets import STARTER, ModelPreset
+from core.data.parts import compiled_join, join_part
+from core.data.pool import Pool, PoolConfig, build_pool
+from core.errors import ConfigError
+from core.models.registry import build
+from core.training.dense_tasks import DenseFlowTask, DenseVAETask, encode_pool, latent_statistics
+from core.training.loop import LoopConfig, Task, run
+from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask
+
+PHASES = ("pool", "dense_vae", "dense_dit", "sparse_vae", "sparse_dit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Sizes of a run. The numbers are steps of the loop and samples of a step."""
+
+    shards: int
+    shard_size: int
+    pool_batch: int
+    dense_vae: LoopConfig
+    dense_dit: LoopConfig
+    sparse_vae: LoopConfig
+    sparse_dit: LoopConfig
+    draws: int  # noises per encoded picture
+    sparse_shapes: int  # whole shapes kept as latents for the sparse DiT
+
+
+RECIPES = {
+    "cpu": Recipe(  # about two hours of two cores
+        shards=20,
+        shard_size=2048,
+        pool_batch=32,
+        dense_vae=LoopConfig(steps=650, batch=8, learning_rate=2e-3, ema=0.995),
+        dense_dit=LoopConfig(steps=4000, batch=16, learning_rate=6e-4, ema=0.998),
+        sparse_vae=LoopConfig(steps=1200, batch=2, learning_rate=1.5e-3, ema=0.995),
+        sparse_dit=LoopConfig(steps=1500, batch=2, learning_rate=8e-4, ema=0.995),
+        draws=3,
+        sparse_shapes=600,
+    ),
+    "gpu": Recipe(  # about twenty minutes of an H200
+        shards=72,
+        shard_size=4096,
+        pool_batch=512,
+        dense_vae=LoopConfig(steps=4000, batch=64, learning_rate=1e-3, ema=0.999),
+        dense_dit=LoopConfig(steps=12000, batch=256, learning_rate=5e-4, ema=0.9995, warmup=500),
+        sparse_vae=LoopConfig(steps=4000, batch=8, learning_rate=1e-3, ema=0.999),
+        sparse_dit=LoopConfig(steps=6000, batch=16, learning_rate=5e-4, ema=0.999),
+        draws=4,
+        sparse_shapes=6000,
+    ),
+    "tiny": Recipe(  # seconds: shows that the whole path runs
+        shards=1,
+        shard_size=24,
+        pool_batch=12,
+        dense_vae=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
+        dense_dit=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
+        sparse_vae=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
+        sparse_dit=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
+        draws=2,
+        sparse_shapes=3,
+    ),
+}
+
+
+@dataclass
+class StarterTraining:
+    """One run of the recipe in one folder.
+
+    Args:
+        folder: the run folder; the pool is ``<folder>/pool`` unless given.
+        device: where networks and pool live.
+        compile: fuse the distance evaluation (needs a C++ compiler on a CPU, Triton on a GPU).
+        report: called with each log line, a dictionary fit for JSON.
+    """
+
+    folder: Path
+    recipe: Recipe
+    device: torch.device
+    seed: int = 0
+    compile: bool = True
+    pool_folder: Path | None = None
+    preset: ModelPreset = STARTER
+    report: Callable[[dict[str, Any]], None] = lambda line: None
+
+    def run(self, phases: tuple[str, ...], seconds: float = math.inf) -> bool:
+        """Run ``phases`` in order. True when all are finished, False when the time is up.
+
+        Raises:
+            ConfigError: for an unknown phase, or one whose predecessors are not finished.
+        """
+        if unknown := set(phases) - set(PHASES):
+            raise ConfigError(f"there is no phase {', '.join(sorted(unknown))}. Known: {', '.join(PHASES)}.")
+        end = time.monotonic() + seconds
+        return all(getattr(self, f"_{phase}")(end - time.monotonic()) for phase in PHASES if phase in phases)
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the finished networks, laid out as a preset's."""
+        return self.folder / self.preset.name
+
+    def _join(self) -> Callable:
+        return compiled_join() if self.compile else join_part
+
+    def _pool(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        config = PoolConfig(
+            seed=self.seed,
+            image_size=self.preset.conditioner.image_size,
+            field_resolution=self.preset.dense.resolution,
+            shard_size=self.recipe.shard_size,
+            batch=self.recipe.pool_batch,
+        )
+        for index in build_pool(self._pool_path(), self.recipe.shards, config, self.device, join=self._join()):
+            self.report({"task": "pool", "step": index + 1, "steps": self.recipe.shards})
+            if time.monotonic() > end:
+                return index + 1 == self.recipe.shards
+        return True
+
+    def _pool_path(self) -> Path:
+        return self.pool_folder or self.folder / "pool"
+
+    def _load_pool(self) -> Pool:
+        if not any(self._pool_path().glob("shard_*.safetensors")):
+            raise ConfigError(f"there is no training data in {self._pool_path()}. Run the phase 'pool' first.")
+        return Pool.load(self._pool_path(), self.device, limit=self.recipe.shards)
+
+    def _dense_vae(self, seconds: float) -> bool:
+        pool, vae = self._load_pool(), self._new("dense_vae")
+        if not self._train(DenseVAETask(vae, pool), self.recipe.dense_vae, seconds):
+            return False
+        scale, shift = latent_statistics(vae, pool)
+        self._save("dense_vae", vae, replace(vae.config, latent_scale=scale, latent_shift=shift))
+        return True
+
+    def _dense_dit(self, seconds: float) -> bool:
+        pool, vae = self._load_pool(), self._finished("dense_vae")
+        latents = encode_pool(vae, pool)
+        task = DenseFlowTask(
+            self._new("conditioner"), self._new("dense_dit"), pool, latents, draws=self.recipe.draws,
+            noise_scale=self.preset.dense.sampling.noise_scale,
+        )  # fmt: skip
+        done = self._train(task, self.recipe.dense_dit, seconds)
+        for name, module in task.modules.items():  # the average so far is worth trying before the end
+            self._save(name, module, self.preset.networks()[name])
+        return done
+
+    def _sparse_vae(self, seconds: float) -> bool:
+        stage, pool = self.preset.sparse[0], self._load_pool()
+        name = f"sparse_vae_{stage.resolution}"
+        vae = self._new(name)
+        if not self._train(SparseVAETask(vae, pool, stage, join=self._join()), self.recipe.sparse_vae, seconds):
+            return False
+        rows = list(range(min(32, len(pool))))
+        scale, shift = LatentCache(vae, pool, stage, join=self._join()).statistics(rows)
+        self._save(name, vae, replace(vae.config, latent_scale=scale, latent_shift=shift))
+        return True
+
+    def _sparse_dit(self, seconds: float) -> bool:
+        stage, pool = self.preset.sparse[0], self._load_pool()
+        cache = LatentCache(self._finished(f"sparse_vae_{stage.resolution}"), pool, stage, join=self._join())
+        rows = list(range(min(self.recipe.sparse_shapes, len(pool))))
+        name = f"sparse_dit_{stage.resolution}"
+        task = SparseFlowTask(self._finished("conditioner"), self._new(name), pool, cache, rows)
+        done = self._train(task, self.recipe.sparse_dit, seconds)
+        self._save(name, task.dit, stage.dit)
+        return done
+
+    def _train(self, task: Task, config: LoopConfig, seconds: float) -> bool:
+        return run(task, config, self.folder, seed=self.seed, seconds=seconds, report=self.report)
+
+    def _new(self, name: str) -> nn.Module:
+        torch.manual_seed(self.seed)
+        return build(self.preset.networks()[name]).to(self.device)
+
+    def _finished(self, name: str) -> nn.Module:
+        path = self.weights / f"{name}.safetensors"
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist yet. Finish the phase that makes it first.")
+        return load_network(path, device=self.device).requires_grad_(False)
+
+    def _save(self, name: str, module: nn.Module, config: Any) -> None:
+        about = {"trained_by": "core.cli.train_starter", "seed": self.seed}
+        save_network(self.weights / f"{name}.safetensors", module, config, torch.float16, about=about)
