@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from core.checkpoints.authors_config import config_from_authors
-from core.cli.golden import Comparison, Golden, compare, compare_at_coords, compare_rows, compare_sets, load_golden
+from core.cli.golden import (
+    Comparison,
+    Golden,
+    compare,
+    compare_at_coords,
+    compare_gradients,
+    compare_rows,
+    compare_sets,
+    load_golden,
+)
 from core.errors import InputError
 from core.flow.guidance import guided
 from core.flow.sampler import sample_euler
@@ -27,6 +36,7 @@ from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
 from core.models.unet3d import UNet3D
 from core.nn.embedding import TimestepEmbedder
+from core.nn.ssa import SpatialSparseAttention
 from core.pipeline.devices import resolve_device
 from core.sparse.coords import sort_into_blocks
 from core.sparse.tensor import SparseTensor
@@ -49,6 +59,28 @@ def run_file(path: Path, device: str = "cpu") -> list[Comparison]:
     done = {comparison.tensor for comparison in comparisons}
     shapes = {name: tuple(golden[name].shape) for name in golden.expected() if name not in done}
     return comparisons + [Comparison(name, math.inf, shape, "was not compared") for name, shape in shapes.items()]
+
+
+def _attention(golden: Golden) -> list[Comparison]:
+    config = golden.config
+    if config["head_dim"] * config["num_q_heads"] != config["hidden_size"]:
+        raise InputError("hidden_size must be num_q_heads times head_dim, as in every network of the release.")
+    ssa = config_from_authors("spatial_sparse_attention", config)
+    model = golden.load_into(SpatialSparseAttention(config["hidden_size"], ssa, config.get("shift_window", 0)))
+    feats = golden["in.feats"].clone().requires_grad_()
+    out = model(SparseTensor(feats, golden["in.coords"])).feats
+    rows = [compare("out.feats", out, golden["out.feats"])]
+    if "in.cotangent" in golden:
+        (out * golden["in.cotangent"]).sum().backward()
+        gradients = {"grad.feats": feats.grad}
+        gradients |= {f"grad.weights.{name}": parameter.grad for name, parameter in model.named_parameters()}
+        pairs = {
+            name: (torch.zeros_like(golden[name]) if ours is None else ours, golden[name])
+            for name, ours in gradients.items()
+            if name in golden
+        }
+        rows += compare_gradients(pairs)
+    return rows
 
 
 @torch.no_grad()
@@ -226,6 +258,7 @@ def _schedules(path: Path) -> list[Comparison]:
 
 
 CASES: dict[str, Callable[[Golden], list[Comparison]]] = {
+    "spatial_sparse_attention": _attention,
     "sparse_dit": _sparse_dit,
     "dense_dit": _dense_dit,
     "dense_shape_vae": _dense_vae,
