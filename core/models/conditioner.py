@@ -44,8 +44,6 @@ class ImageConditioner(nn.Module):
         )
         self.backbone.embeddings.mask_token.requires_grad_(False)  # these three have no part in the output
         self.backbone.layernorm.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
         self.register_load_state_dict_pre_hook(_accept_both_layouts)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,8 +57,9 @@ class ImageConditioner(nn.Module):
         """
         size = self.config.image_size
         assert image.shape[1:] == (3, size, size), f"expected [B, 3, {size}, {size}], got {tuple(image.shape)}"
-        pixels = (image - self.mean.to(image.dtype)) / self.std.to(image.dtype)
-        tokens = self.backbone.embeddings(pixels)  # [B, T, W]
+        image = image.float()
+        mean, std = (image.new_tensor(value).reshape(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+        tokens = self.backbone.embeddings((image - mean) / std)  # [B, T, W]
         for layer in self.backbone.encoder.layer:
             out = layer(tokens)
             tokens = out[0] if isinstance(out, tuple) else out  # a tuple before transformers 5

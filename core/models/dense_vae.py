@@ -133,8 +133,6 @@ class DenseShapeVAE(nn.Module):
         self.config = config
         self.encoder = DenseEncoder(config)
         self.decoder = DenseDecoder(config)
-        self.register_buffer("latent_scale", _per_channel(config.latent_scale), persistent=False)
-        self.register_buffer("latent_shift", _per_channel(config.latent_shift), persistent=False)
 
     def encode(
         self, occupancy: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
@@ -159,11 +157,11 @@ class DenseShapeVAE(nn.Module):
 
     def normalize(self, z: Tensor) -> Tensor:
         """Raw latents [B, Z, r, r, r] to normalised ones."""
-        return (z - self.latent_shift) * self.latent_scale
+        return (z - _per_channel(self.config.latent_shift, z)) * _per_channel(self.config.latent_scale, z)
 
     def denormalize(self, z: Tensor) -> Tensor:
         """Normalised latents [B, Z, r, r, r] to raw ones."""
-        return z / self.latent_scale + self.latent_shift
+        return z / _per_channel(self.config.latent_scale, z) + _per_channel(self.config.latent_shift, z)
 
     def forward(self, occupancy: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, DiagonalGaussian]:
         """Encode, draw, decode. occupancy [B, Ci, R, R, R] -> logits [B, Co, R, R, R] and the posterior."""
@@ -171,6 +169,6 @@ class DenseShapeVAE(nn.Module):
         return self.decoder(posterior.sample(generator)), posterior
 
 
-def _per_channel(value: PerChannel) -> Tensor:
-    """[Z, 1, 1, 1] (or [1, 1, 1, 1] for a single number), to broadcast over a volume."""
-    return torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1, 1)
+def _per_channel(value: PerChannel, like: Tensor) -> Tensor:
+    """[Z, 1, 1, 1] (or [1, 1, 1, 1] for a single number), to broadcast over the volume ``like`` [B, Z, r, r, r]."""
+    return like.new_tensor(value).reshape(-1, 1, 1, 1)

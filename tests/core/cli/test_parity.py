@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.cli.golden import compare_at_coords, compare_sets, recipe_weights, relative_error
+from core.cli.golden import compare_at_coords, compare_gradients, compare_sets, recipe_weights, relative_error
 from core.cli.parity import main
 from core.models.refiner import FeatureMLP
 
@@ -135,3 +135,10 @@ def test_sets_excuse_rows_at_the_threshold():
     ours, theirs = torch.tensor([[1], [2], [3]]), torch.tensor([[2], [3], [4], [5]])
     assert compare_sets("x", ours, theirs).error == pytest.approx(3 / 4)
     assert compare_sets("x", ours, theirs, excused=torch.tensor([[1], [4], [5]])).error == 0
+
+
+def test_vanishing_gradients_are_measured_against_the_largest():
+    large, noise = torch.ones(3), torch.full((3,), 1e-7)
+    rows = compare_gradients({"large": (large * 1.5, large), "noise": (-noise, noise), "gone": (large, noise)})
+    assert [row.error for row in rows] == pytest.approx([0.5, 2e-7, 1.0], rel=1e-3)
+    assert not rows[0].note and "largest" in rows[1].note
