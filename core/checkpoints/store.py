@@ -1,8 +1,9 @@
 """One network in one safetensors file, with its configuration in the header.
 
-Header entries, all strings: ``format`` and ``format_version`` of this layout, ``config`` (JSON of the configuration
-dataclass), ``network`` (that dataclass's name), ``sha256`` of the tensors, ``about`` (JSON, free for the writer).
-No Python object is ever stored or loaded.
+The header's one entry, ``s2mesh``, is a JSON object: ``format_version`` of this layout, ``network`` (the name of a
+configuration dataclass), ``config`` (its fields), ``sha256`` of the tensors, ``about`` (free for the writer). One
+entry, since safetensors writes several in random order, and the same weights shall give the same bytes. No Python
+object is ever stored or loaded.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from core.config import models
 from core.config.base import from_dict, to_dict
 from core.errors import CheckpointError, ConfigError
 
-FORMAT, FORMAT_VERSION = "s2mesh", 1
+ENTRY, FORMAT_VERSION = "s2mesh", 1
 CONFIGS = {
     config.__name__: config
     for config in (
@@ -85,16 +86,15 @@ def save_tensors(
     """``save_network`` for a state dict."""
     stored = {key: _storable(key, tensors[key], dtype, path) for key in sorted(tensors)}
     header = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSION,
         "network": type(config).__name__,
-        "config": json.dumps(to_dict(config)),
+        "config": to_dict(config),
         "sha256": digest(stored),
-        "about": json.dumps(dict(about or {})),
+        "about": dict(about or {}),
     }
     assert header["network"] in CONFIGS, f"{header['network']} is not in CONFIGS"
     with replacing(path) as temporary:
-        save_file(stored, temporary, header)
+        save_file(stored, temporary, {ENTRY: json.dumps(header)})
 
 
 def read_header(path: Path) -> NetworkFile:
@@ -104,21 +104,21 @@ def read_header(path: Path) -> NetworkFile:
         CheckpointError: if it is missing, damaged, a pickle, or not in this version of this format.
     """
     with open_tensors(path) as file:
-        header = file.metadata() or {}
+        entry = (file.metadata() or {}).get(ENTRY)
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
-    if header.get("format") != FORMAT:
+    if entry is None:
         raise CheckpointError(f"{path} is not a file of S2 Mesh. Convert released checkpoints with `s2mesh convert`.")
-    if header.get("format_version") != str(FORMAT_VERSION):
-        version = header.get("format_version")
-        raise CheckpointError(
-            f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}. Install a matching version."
-        )
     try:
-        config = from_dict(CONFIGS[header["network"]], json.loads(header["config"]))
-        about = json.loads(header.get("about", "{}"))
+        header = json.loads(entry)
+        version = header["format_version"]
+        if version == FORMAT_VERSION:
+            config = from_dict(CONFIGS[header["network"]], header["config"])
+            return NetworkFile(path, config, shapes, header["sha256"], header["about"])
     except (KeyError, ValueError, TypeError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} has a damaged header ({_brief(error)}). Download or save it again.") from error
-    return NetworkFile(path, config, shapes, header.get("sha256", ""), about)
+    raise CheckpointError(
+        f"{path} has format version {version!r}; this program reads {FORMAT_VERSION}. Install a matching version."
+    )
 
 
 @contextlib.contextmanager
