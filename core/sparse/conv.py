@@ -54,5 +54,5 @@ class SubmanifoldConv3d(nn.Module):
         """
         assert self.kernel_size == 3, "only a 3^3 kernel is folded onto the parents"
         feats = subdivided_conv3d(x.feats, cached_neighbor_map(x, 3), self.conv.kernel, self.conv.bias)
-        cache = subdivide_coords(x)
+        cache = subdivide_coords(x.cache)
         return SparseTensor(feats, cache.coords, cache=cache)

@@ -91,13 +91,13 @@ class SparseUpsample(nn.Module):
         return fine.replace(x.feats.index_select(0, plan.inverse))
 
 
-def subdivide_coords(x: SparseTensor) -> CoordCache:
-    """The children of the voxels of ``x``; built once per coordinate set.
+def subdivide_coords(cache: CoordCache) -> CoordCache:
+    """The 8 children of every voxel of ``cache``; built once per coordinate set.
 
     Raises:
         InputError: if the finer grid does not fit 32 bits.
     """
-    return x.cache.get("subdivide", lambda: _plan_children(x.cache))
+    return cache.get("subdivide", lambda: _plan_children(cache))
 
 
 def _plan_children(coarse: CoordCache) -> CoordCache:
@@ -116,5 +116,5 @@ class SparseSubdivide(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """feats [N, C] -> [8 N, C]; coordinates ``2 * parent + (i, j, k)``, parents in the order they had."""
-        cache = subdivide_coords(x)
+        cache = subdivide_coords(x.cache)
         return SparseTensor(x.feats.repeat_interleave(8, dim=0), cache.coords, cache=cache)
