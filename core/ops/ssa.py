@@ -1,0 +1,128 @@
+"""Spatial sparse attention (Direct3D-S2, section 3.2): its four operations on plain tensors.
+
+Letters: N tokens, M cells (occupied compression blocks), W occupied selection blocks, B samples, H query heads,
+G key heads (head g serves the query heads g H / G ..), D channels per head, S selected blocks per token.
+All scores are scaled by 1/sqrt(D). Arithmetic is float32 in every dtype.
+"""
+
+import torch
+from torch import Tensor
+
+from core.ops.attention import segment_attention
+from core.ops.backend import Backend, backend_for
+from core.ops.block_plan import BlockPlan, CellLayers
+from core.ops.reference import ssa as reference
+
+SCORES_PER_STEP = {"cpu": 2**20}  # scores of tokens against cells alive at once
+SCORES_PER_STEP_ACCELERATOR = 2**27
+
+
+def compressed_attention(
+    q: Tensor,  # [N, H, D]
+    kc: Tensor,  # [M, G, D]
+    vc: Tensor,  # [M, G, D]
+    cu_seqlens_q: Tensor,  # [B + 1] int32
+    cu_seqlens_k: Tensor,  # [B + 1] int32
+) -> tuple[Tensor, Tensor]:
+    """Every token attends to all cells of its sample: output [N, H, D] and natural log-sum-exp [H, N] float32."""
+    if backend_for("compressed_attention", q.device) is Backend.REFERENCE:
+        return reference.compressed_attention(q, kc, vc, cu_seqlens_q, cu_seqlens_k)
+    samples = torch.arange(cu_seqlens_q.shape[0] - 1, device=q.device)
+    sample_of_token = samples.repeat_interleave(cu_seqlens_q.diff().long(), output_size=q.shape[0])
+    return segment_attention(q, kc, vc, sample_of_token[:, None, None], cu_seqlens_k)
+
+
+def select_blocks(
+    q: Tensor,  # [N, H, D]
+    kc: Tensor,  # [M, G, D]
+    lse: Tensor,  # [H, N] float32, of compressed_attention
+    plan: BlockPlan,
+    num_selected: int,
+) -> Tensor:
+    """The blocks that each token attends to most, summed over a block's cells and the query heads of a key head.
+
+    Exact; of equal blocks the one with the lower number wins. No gradient.
+
+    Returns:
+        [G, N, S] int32 block numbers (running through the batch), ascending, then -1 where a sample has fewer.
+    """
+    q, kc, lse = q.detach(), kc.detach(), lse.detach()
+    if backend_for("select_blocks", q.device) is Backend.REFERENCE:
+        return reference.select_blocks(q, kc, lse, plan, num_selected)
+    groups = kc.shape[1]
+    out = torch.full((groups, q.shape[0], num_selected), -1, dtype=torch.int32, device=q.device)
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+        for b, layers in enumerate(plan.layers):
+            first, end = plan.sample_blocks[b : b + 2]
+            start, stop = plan.sample_tokens[b : b + 2]
+            kept = min(num_selected, end - first)
+            if kept == end - first:  # no choice to make
+                out[:, start:stop, :kept] = torch.arange(first, end, dtype=torch.int32, device=q.device)
+                continue
+            budget = SCORES_PER_STEP.get(q.device.type, SCORES_PER_STEP_ACCELERATOR)
+            size = max(1, budget // (q.shape[1] * (end - first)))
+            keys = [kc[cells].float().permute(1, 2, 0) for cells in layers.cells]  # each [G, D, blocks]
+            for a in range(start, stop, size):
+                z = min(a + size, stop)
+                scores = _block_scores(q[a:z], keys, lse[:, a:z], layers)
+                out[:, a:z, :kept] = top_blocks(scores, kept).to(torch.int32) + first
+    return out
+
+
+def selected_attention(
+    q: Tensor,  # [N, H, D]
+    k: Tensor,  # [N, G, D]
+    v: Tensor,  # [N, G, D]
+    block_index: Tensor,  # [G, N, S] int, -1 is none
+    plan: BlockPlan,
+) -> Tensor:
+    """Every token attends to all tokens of its selected blocks together. Returns [N, H, D]."""
+    if backend_for("selected_attention", q.device) is Backend.REFERENCE:
+        return reference.selected_attention(q, k, v, block_index, plan)
+    return segment_attention(q, k, v, block_index.transpose(0, 1), plan.cu_blocks)[0]
+
+
+def window_attention(
+    q: Tensor,  # [N, H, D]
+    k: Tensor,  # [N, G, D]
+    v: Tensor,  # [N, G, D]
+    order: Tensor,  # [N] int64: rows grouped by window
+    cu_windows: Tensor,  # [windows + 1] int32: first position in ``order`` of each window, then N
+) -> Tensor:
+    """Every token attends to the tokens of its window. Returns [N, H, D]."""
+    if backend_for("window_attention", q.device) is Backend.REFERENCE:
+        return reference.window_attention(q, k, v, order, cu_windows)
+    window_of_token = torch.empty_like(order)
+    windows = torch.arange(cu_windows.shape[0] - 1, device=q.device)
+    window_of_token[order] = windows.repeat_interleave(cu_windows.diff().long(), output_size=order.shape[0])
+    return segment_attention(q, k, v, window_of_token[:, None, None], cu_windows, order)[0]
+
+
+def _block_scores(q: Tensor, keys: list[Tensor], lse: Tensor, layers: CellLayers) -> Tensor:
+    """Probability mass of every block: q [n, H, D] of one sample, lse [H, n] -> [G, n, blocks] float32."""
+    (n, heads, d), groups = q.shape, keys[0].shape[0]
+    per_head = heads // groups
+    query = (q.float() * d**-0.5).view(n, groups, per_head, d).permute(1, 2, 0, 3).reshape(groups, per_head * n, d)
+    minus_lse = -lse.reshape(groups, per_head * n, 1)
+    mass = torch.zeros((groups, n, keys[0].shape[2]), device=q.device)
+    for key in keys:
+        probabilities = torch.baddbmm(minus_lse, query, key).exp_()  # at most 1: no overflow
+        mass[:, :, : key.shape[2]] += probabilities.view(groups, per_head, n, -1).sum(1)
+    return mass if layers.column is None else mass.index_select(2, layers.column)
+
+
+def top_blocks(
+    scores: Tensor,  # [..., W], at least ``count`` columns
+    count: int,
+) -> Tensor:
+    """Columns of the ``count`` highest scores, ascending; of equals the lower one. Returns [..., count] int64."""
+    flat = torch.nan_to_num(scores.reshape(-1, scores.shape[-1]))
+    threshold = flat.topk(count, dim=-1).values.amin(-1, keepdim=True)  # the last that gets in
+    chosen = flat >= threshold
+    crowded = (chosen.sum(-1) > count).nonzero()[:, 0]  # ties at the threshold
+    if crowded.numel():
+        above = flat[crowded] > threshold[crowded]
+        tied = flat[crowded] == threshold[crowded]
+        room = count - above.sum(-1, keepdim=True)
+        chosen[crowded] = above | (tied & (tied.cumsum(-1) <= room))
+    return chosen.nonzero()[:, 1].view(*scores.shape[:-1], count)
