@@ -19,8 +19,7 @@ def masked_attention(
     """
     heads, groups = q.shape[1], k.shape[1]
     k, v, allowed = (
-        x.repeat_interleave(heads // groups, dim)
-        for x, dim in ((k.float(), 1), (v.float(), 1), (allowed, 0))
+        x.repeat_interleave(heads // groups, dim) for x, dim in ((k.float(), 1), (v.float(), 1), (allowed, 0))
     )  # one key head for each query head
     scores = torch.einsum("nhd,lhd->hnl", q.float(), k) * q.shape[2] ** -0.5
     scores = scores.masked_fill(~allowed, float("-inf"))
