@@ -63,6 +63,8 @@ def main(arguments: list[str]) -> int:
             install(folder, sets, build, verbose)
     except SetupError as error:
         return fail(str(error), 1)
+    except OSError as error:  # a folder that cannot be made or written, a disk that is full
+        return fail(f"{error}. Name a folder that can be written in the variable S2MESH_VENV, or free some space.", 1)
     except KeyboardInterrupt:
         return fail("interrupted; the next run goes on from here", 130)
     python = str(python_of(folder))
