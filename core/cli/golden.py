@@ -4,6 +4,7 @@ Letters: N rows, C channels.
 """
 
 import json
+import lzma
 import math
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -77,20 +79,29 @@ class Golden:
         return module.to(self.device).eval()
 
 
-def load_golden(path: Path, device: torch.device) -> Golden:
-    """Read a ``.safetensors`` golden file.
+def read_golden(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a ``.safetensors`` golden file, or of one packed as ``.safetensors.xz``.
 
     Raises:
         InputError: if it is none.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["golden"])
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        module, config = header.pop("module"), header.pop("config", {})
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, AttributeError) as error:
+        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["golden"])
+        if not isinstance(header["module"], str) or not isinstance(header.get("config", {}), dict):
+            raise ValueError("module must be a name and config a mapping")
+        return header, safetensors.torch.load(data)
+    except (OSError, safetensors.SafetensorError, lzma.LZMAError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"not a golden file ({type(error).__name__}: {error}).") from error
-    return Golden(module=module, config=config, extras=header, tensors=tensors, device=device)
+
+
+def load_golden(path: Path, device: torch.device) -> Golden:
+    """A golden file with its tensors on ``device``. Raises InputError if it is none."""
+    header, tensors = read_golden(path)
+    module, config = header.pop("module"), header.pop("config", {})
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return Golden(module=module, config=config, extras=header, tensors=placed, device=device)
 
 
 def recipe_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:

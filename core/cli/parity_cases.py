@@ -27,7 +27,7 @@ from core.flow.guidance import guided
 from core.flow.sampler import sample_euler
 from core.flow.schedule import sigmas, timestep
 from core.imaging.load import RGBAImage
-from core.imaging.preprocess import preprocess
+from core.imaging.preprocess import RELEASE_SIZE, preprocess
 from core.models.conditioner import select_foreground
 from core.models.dense_dit import DenseDiT
 from core.models.dense_vae import DenseShapeVAE
@@ -126,7 +126,7 @@ def _sparse_vae(golden: Golden) -> list[Comparison]:
         rows.append(compare_at_coords("out.sdf", sdf.feats, sdf.coords, golden["out.sdf"], golden["out.sdf_coords"]))
         rows.append(compare_sets("out.sdf_coords", sdf.coords, golden["out.sdf_coords"]))
     if "out.chunked_sdf" in golden:
-        chunks = int(golden.extras.get("chunk_size") or 1)
+        chunks = int(golden.extras.get("chunk_size") or model.config.chunk_size)
         sdf, coords = model.decode(z, position_scale=scale, chunk_size=chunks), golden["out.chunked_coords"]
         rows.append(compare_at_coords("out.chunked_sdf", sdf.feats, sdf.coords, golden["out.chunked_sdf"], coords))
         rows.append(compare_sets("out.chunked_coords", sdf.coords, coords))
@@ -185,14 +185,14 @@ def _timestep_embedder(golden: Golden) -> list[Comparison]:
 
 
 def _sort_block(golden: Golden) -> list[Comparison]:
-    ours = sort_into_blocks(golden["in.coords"], golden.config["block_size"])
+    ours = sort_into_blocks(golden["in.coords"], golden.config.get("block_size", 8))
     return [compare_rows("out.coords", ours, golden["out.coords"])]
 
 
 def _preprocess_image(golden: Golden) -> list[Comparison]:
     pixels = golden["in.rgba"].cpu().numpy()
     image = RGBAImage(pixels=pixels, has_alpha=bool((pixels[..., 3] < 255).any()))
-    rgb, mask = preprocess(image, golden.config["size"])
+    rgb, mask = preprocess(image, golden.config.get("size", RELEASE_SIZE))
     ours = torch.cat([torch.tensor(rgb).permute(2, 0, 1), torch.tensor(mask)[None]])
     return [compare("out.image_u8", ours, golden["out.image_u8"])]
 

@@ -7,12 +7,12 @@ import pytest
 from core.cli.parity_cases import CASES, run_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = sorted([*GOLDEN.glob("*.safetensors"), *GOLDEN.glob("*.json")])
+FILES = sorted([*GOLDEN.glob("*.safetensors*"), *GOLDEN.glob("*.json")])
 MODULE, STACK = 1e-5, 1e-4  # relative RMS error of a single module; of a stack of them, or a gradient
 STACKS = ("dense_dit", "dense_shape_vae", "sparse_dit", "sparse_sdf_vae", "sample_", "unet3d")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.partition(".")[0])
 def test_golden(path):
     comparisons = run_file(path)
     assert comparisons

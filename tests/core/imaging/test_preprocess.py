@@ -1,23 +1,21 @@
 """The authors' preparation, to the last pixel, and its generalisation to other sizes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 
+from core.cli.golden import read_golden
 from core.imaging.load import RGBAImage, load_image
 from core.imaging.preprocess import cropped_to_object, preprocess, to_tensor
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "preprocess_image.safetensors"
+GOLDEN = Path(__file__).parents[2] / "golden" / "preprocess_image.safetensors.xz"
 
 
 def test_equals_the_authors_result_exactly():
-    with safe_open(GOLDEN, "np") as file:
-        size = json.loads(file.metadata()["golden"])["config"]["size"]
-        rgb, mask = preprocess(load_image(file.get_tensor("in.rgba")), size)
-        expected = file.get_tensor("out.image_u8")
+    header, tensors = read_golden(GOLDEN)
+    rgb, mask = preprocess(load_image(tensors["in.rgba"].numpy()), header["config"]["size"])
+    expected = tensors["out.image_u8"].numpy()
     np.testing.assert_array_equal(rgb.transpose(2, 0, 1), expected[:3])
     np.testing.assert_array_equal(mask, expected[3])
 
