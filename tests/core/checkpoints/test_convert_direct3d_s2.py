@@ -14,7 +14,7 @@ from core.checkpoints.load import NetworkStore
 from core.checkpoints.store import read_header, verify_digest
 from core.cli.convert import main
 from core.config.models import ConditionerConfig, RefinerConfig, SparseVAEConfig
-from core.config.presets import V1_1, ModelPreset
+from core.config.presets import PRESETS, V1_1, ModelPreset
 from core.errors import CheckpointError
 from core.models.dinov2_keys import to_hub
 from core.models.registry import build
@@ -307,3 +307,43 @@ def test_command(authors, released, preset, tmp_path, monkeypatch, capsys):
     assert main([str(released[0]), "--out", str(tmp_path), "--dtype", "float16"]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(tmp_path / "tiny") and "[9/9]" in printed.err
+
+
+def released_sections(version: str) -> dict[str, dict]:
+    """The published configuration (v1.1), with what v1.0 has otherwise."""
+    v10 = version == "v1.0"
+    vae = {"embed_dim": 16, "model_channels_encoder": 512, "model_channels_decoder": 512, "num_blocks_encoder": 4,
+           "num_blocks_decoder": 4, "num_heads_encoder": 8, "num_heads_decoder": 8, "out_channels": 1,
+           "num_head_channels_encoder": 64, "num_head_channels_decoder": 64, "use_fp16": True,
+           "latents_scale": 1.0, "latents_shift": 0.0}  # fmt: skip
+    dit = {"in_channels": 16, "out_channels": 16, "model_channels": 1024, "cond_channels": 1024, "num_blocks": 24,
+           "num_heads": 32, "num_kv_heads": 2, "mlp_ratio": 4, "compression_block_size": 4 if v10 else 8,
+           "selection_block_size": 8, "compression_version": "v2" if v10 else "v1", "sparse_conditions": v10,
+           "pe_mode": "ape", "qk_rms_norm": True, "use_shift": True, "use_fp16": True}  # fmt: skip
+    params = {
+        "dense_vae": {"embed_dim": 8, "in_channels": 1, "out_channels": 1, "model_channels_encoder": [32, 128, 512],
+                      "model_channels_decoder": [512, 128, 64], "num_res_blocks_encoder": 2,
+                      "num_res_blocks_middle_encoder": 2, "num_res_blocks_decoder": 4,
+                      "num_res_blocks_middle_decoder": 4, "latents_scale": 1.0, "latents_shift": 0.0,
+                      "use_fp16": True},
+        "dense_dit": {"resolution": 16, "in_channels": 8, "out_channels": 8, "model_channels": 1024,
+                      "cond_channels": 1024, "num_blocks": 24, "num_heads": 16, "mlp_ratio": 4, "patch_size": 1,
+                      "pe_mode": "ape", "qk_rms_norm": True, "use_fp16": True, "latent_shape": [8, 16, 16, 16]},
+        "dense_image_encoder": {**EYE["params"], "size": 518},
+        "sparse_image_encoder": {**EYE["params"], "size": 518},
+        "sparse_vae_512": {**vae, "resolution": 64},
+        "sparse_vae_1024": {**vae, "resolution": 128, "chunk_size": 4},
+        "sparse_dit_512": {**dit, "resolution": 64, "topk": 32 if v10 else 8, "factor": 1.0},
+        "sparse_dit_1024": {**dit, "resolution": 128, "topk": 8, "factor": 0.5},
+        "refiner": {"in_channels": 1, "out_channels": 1, "layers_per_block": 2, "layers_mid_block": 2,
+                    "patch_size": 192, "use_fp16": True},
+        "refiner_1024": {"in_channels": 1, "out_channels": 1, "layers_per_block": 2, "layers_mid_block": 2,
+                         "patch_size": 256, "use_fp16": True},
+    }  # fmt: skip
+    return {name: {**section, "params": params.get(name, section["params"])} for name, section in SECTIONS.items()}
+
+
+@pytest.mark.parametrize("version", ["v1.1", "v1.0"])
+def test_published_configurations_are_our_presets(version):
+    found = conversion.matching_preset(released_sections(version), PRESETS.values())
+    assert found.name == f"direct3d-s2-{version}"
