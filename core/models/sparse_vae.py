@@ -125,6 +125,6 @@ class SparseSDFVAE(nn.Module):
         return z / z.new_tensor(self.config.latent_scale) + z.new_tensor(self.config.latent_shift)
 
     def _check_extent(self, x: SparseTensor, position_scale: float, cells_per_latent: int) -> None:
-        resolution = round(self.config.resolution / position_scale) * cells_per_latent
+        resolution = round(self.config.resolution * max(1.0, 1.0 / position_scale)) * cells_per_latent
         if max(x.cache.extent) > resolution:
             raise InputError(f"voxels reach {x.cache.extent}, outside the model's grid of side {resolution}.")

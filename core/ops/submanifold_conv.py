@@ -156,8 +156,8 @@ def _gather_chunks(
     budget = GATHERED_ELEMENTS.get(feats.device.type, GATHERED_ELEMENTS_ELSEWHERE)
     step = max(budget // (len(columns) * channels), 64)
     padded = torch.cat([feats.new_zeros(1, channels), feats])  # row 0 stands for "no neighbour"
-    every = len(columns) == neighbor_map.shape[1]
-    chosen = None if every else torch.tensor(columns, device=feats.device)
+    in_order = columns == tuple(range(neighbor_map.shape[1]))
+    chosen = None if in_order else torch.tensor(columns, device=feats.device)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         index = neighbor_map[rows] if chosen is None else neighbor_map[rows].index_select(1, chosen)
