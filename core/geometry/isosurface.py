@@ -1,0 +1,335 @@
+"""The surface of a sparse signed distance field: marching cubes over the active voxels, never a dense grid.
+
+Same surface as ``skimage.measure.marching_cubes(method="lewiner")`` of the dense grid (spec 2.8), cube by cube.
+Voxels are walked in layers of blocks of 16 along x; two layers are in memory at a time, and only the blocks
+of a layer that hold voxels. Vertices belong to grid edges, so what two cubes share is one vertex, and the mesh
+is closed wherever the band of active voxels is.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from core.errors import InputError, NoSurfaceError
+from core.geometry.grid import GridSpec
+from core.geometry.marching_cubes_table import CENTER, CORNER_OFFSETS, EDGE_AXIS, EDGE_BASE, sign_table, triangulate
+from core.geometry.mesh import Mesh
+
+# N active voxels, R grid side, S blocks in a layer or batch, V vertices, F faces
+
+_SIDE = 16  # voxels a side of a block
+_HALO = _SIDE + 1  # a block with the first voxels of its three upper neighbours
+_CELLS = _HALO**3
+_STRIDE = (_HALO**2, _HALO, 1)  # flat steps along x, y, z in a block with its halo
+_BATCH = 256  # blocks handled at once: about 60 MB of working memory
+_EDGE_SHIFT = EDGE_BASE @ np.array(_STRIDE)  # [12]
+_CORNER_SHIFT = CORNER_OFFSETS @ np.array(_STRIDE)  # [8]
+
+
+def extract_surface(
+    coords,  # [N, 3] any integer type, array or tensor: x, y, z in 0..R-1
+    values,  # [N] (or [N, 1]) floating: signed distance, positive outside
+    resolution: int,
+    level: float = 0.0,
+    *,
+    outside: float | None = None,
+) -> Mesh:
+    """Marching cubes over active voxels. Memory: input and output, and a few blocks.
+
+    A cube is meshed if its eight corners are active, so the surface ends openly where the band does. With
+    ``outside`` (the release: 1.0) the missing corners of cubes that touch an active voxel count as that value,
+    which closes such holes. Values that are not finite count as inactive. The order of the input does not
+    matter (ascending x is fastest); of a voxel given twice, one value counts.
+
+    Returns:
+        A mesh in world units, faces outward, without unused vertices.
+
+    Raises:
+        NoSurfaceError: when no cube crosses the level; the message has the range of the values.
+        InputError: for arrays that do not fit each other or coordinates outside the grid.
+    """
+    grid = GridSpec(resolution)
+    coords, values = _as_numpy(coords), _as_numpy(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if coords.ndim != 2 or coords.shape[1] != 3 or values.shape != coords.shape[:1]:
+        raise InputError(f"coords {list(coords.shape)} and values {list(values.shape)} must be [N, 3] and [N].")
+    if len(coords) and not (coords.min() >= 0 and coords.max() < resolution):
+        raise InputError(f"voxel coordinates must lie in 0..{resolution - 1}.")
+    surface = _Surface(grid)
+    scale = float(np.abs(values[np.isfinite(values)].astype(np.float32) - level).max(initial=0.0))
+    for batch in _block_batches(coords, values, resolution, level, outside):
+        surface.add(*batch, level=level, scale=scale)
+    if not surface.num_faces:
+        raise NoSurfaceError(_no_surface_message(values, level))
+    return surface.mesh()
+
+
+def _as_numpy(array) -> np.ndarray:
+    if hasattr(array, "detach"):  # a torch tensor, on any device
+        array = array.detach().cpu()
+        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+        array = array.numpy()
+    return np.asarray(array)
+
+
+def _no_surface_message(values: np.ndarray, level: float) -> str:
+    finite = values[np.isfinite(values)]
+    found = f"values lie in {finite.min():.4g}..{finite.max():.4g}" if len(finite) else "there are no active voxels"
+    return f"no surface: the field never crosses {level:g} ({found}). Try another seed, or an iso level inside the range."
+
+
+# --- voxels to blocks ---
+
+
+def _layer_starts(layer_of: np.ndarray, num: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """Order of the voxels by layer (None if they already are) and the first position of each layer [num + 1]."""
+    if bool((layer_of[1:] >= layer_of[:-1]).all()):
+        return None, np.searchsorted(layer_of, np.arange(num + 1, dtype=layer_of.dtype))
+    order = np.argsort(layer_of, kind="stable").astype(np.int32 if len(layer_of) < 2**31 else np.int64)
+    return order, np.concatenate([[0], np.cumsum(np.bincount(layer_of, minlength=num))])
+
+
+class _Layer:
+    """The blocks of one layer that hold voxels, as dense little cubes."""
+
+    def __init__(self, coords: np.ndarray, values: np.ndarray, blocks: int, fill: float) -> None:
+        """coords [N, 3] of one layer, values [N], blocks: blocks along y and z, fill: value of inactive voxels."""
+        x, y, z = (np.ascontiguousarray(coords[:, i], dtype=np.int32) for i in range(3))
+        block = (y // _SIDE) * (blocks + 1) + z // _SIDE
+        held = np.zeros((blocks + 1) ** 2, dtype=bool)  # one more along y and z: the halo of the last block
+        held[block] = True
+        num = int(held.sum())
+        self.slots = np.full((blocks + 1) ** 2, num, dtype=np.int32)  # slot `num` is an inactive block
+        self.slots[held] = np.arange(num, dtype=np.int32)
+        self.values = np.full((num + 1, _SIDE, _SIDE, _SIDE), fill, dtype=np.float32)
+        local = ((x % _SIDE) * _SIDE + y % _SIDE) * _SIDE + z % _SIDE
+        values = values.astype(np.float32)
+        self.values.reshape(-1)[self.slots[block] * _SIDE**3 + local] = np.where(np.isfinite(values), values, fill)
+        self.slots = self.slots.reshape(blocks + 1, blocks + 1)
+        self.held = held.reshape(blocks + 1, blocks + 1)
+
+    def reaches(self, level: float, outside: float) -> tuple[np.ndarray, np.ndarray]:
+        """Blocks [2 of blocks + 1, blocks + 1] bool that a crossing with ``outside`` below y or z (first) or below
+        x (second, of the layer before) may lie in."""
+        crosses = ((self.values > level) != (outside > level))[:-1]
+        here, before = np.zeros_like(self.held), np.zeros_like(self.held)
+        at = np.argwhere(self.held)  # rows in slot order
+        for dy in (0, 1):
+            for dz in (0, 1):
+                rim = crosses[:, :, 0:1 if dy else None, 0:1 if dz else None]
+                for target, part in ((here, rim), (before, rim[:, 0:1])):
+                    block = at[part.any((1, 2, 3))] - (dy, dz)
+                    block = block[(block >= 0).all(1)]
+                    target[block[:, 0], block[:, 1]] = True
+        return here, before
+
+
+def _block_batches(
+    coords: np.ndarray, values: np.ndarray, resolution: int, level: float, outside: float | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (field [S, 17, 17, 17] float32, NaN where inactive, origin [S, 3] of each block)."""
+    blocks = -(-resolution // _SIDE)
+    fill = np.nan if outside is None else outside
+    layer_of = (coords[:, 0] // _SIDE).astype(np.uint16)
+    order, starts = _layer_starts(layer_of, blocks)
+    del layer_of
+
+    def load(index: int) -> _Layer:
+        inside = index < blocks
+        rows = slice(starts[index], starts[index + 1]) if inside else slice(0, 0)
+        rows = rows if order is None else order[rows]
+        return _Layer(coords[rows], values[rows], blocks, fill)
+
+    above = load(0)
+    for index in range(blocks):
+        layer, above = above, load(index + 1)
+        wanted = layer.held.copy()
+        if outside is not None:
+            wanted |= layer.reaches(level, outside)[0] | above.reaches(level, outside)[1]
+        at = np.argwhere(wanted[:blocks, :blocks])
+        for start in range(0, len(at), _BATCH):
+            y, z = at[start : start + _BATCH].T
+            field = np.empty((len(y), _HALO, _HALO, _HALO), dtype=np.float32)
+            for dx, dy, dz in CORNER_OFFSETS:
+                source = above if dx else layer
+                low = (slice(None), *(slice(_SIDE, None) if d else slice(0, _SIDE) for d in (dx, dy, dz)))
+                part = source.values[:, : 1 if dx else None, : 1 if dy else None, : 1 if dz else None]
+                field[low] = part[source.slots[y + dy, z + dz]]
+            origin = np.stack([np.full(len(y), index), y, z], 1) * _SIDE
+            for axis in range(3):  # the grid has no cube beyond its last voxel
+                beyond = np.maximum(resolution - origin[:, axis], 0)
+                if (beyond < _HALO).any():
+                    gone = np.arange(_HALO) >= beyond[:, None]
+                    shape = [len(y), 1, 1, 1]
+                    shape[axis + 1] = _HALO
+                    field[np.broadcast_to(gone.reshape(shape), field.shape)] = np.nan
+            yield field, origin
+
+
+# --- blocks to triangles ---
+
+
+class _Surface:
+    """Collects vertices and faces; at the end, vertices on block borders that name one grid edge become one."""
+
+    def __init__(self, grid: GridSpec) -> None:
+        self.grid = grid
+        self.num_vertices = self.num_faces = 0
+        self.vertices: list[np.ndarray] = []  # [., 3] float32, world
+        self.faces: list[np.ndarray] = []  # [., 3] int32
+        self.border_rows: list[np.ndarray] = []  # vertices on borders of blocks
+        self.border_keys: list[np.ndarray] = []  # [.] int64, their grid edges
+
+    def add(self, field: np.ndarray, origin: np.ndarray, *, level: float, scale: float) -> None:
+        """field [S, 17, 17, 17] (NaN: inactive), origin [S, 3]."""
+        flat = field.reshape(-1)
+        cubes, codes = _crossing_cubes(flat, level)
+        if not len(cubes):
+            return
+        edge_rows, edges, edge_axis = _crossing_edges(flat, level)  # rows [3, cells]: edge to its position in `edges`
+        cubes_of_faces, face_edges, centers = _triangles(flat, cubes, codes, level, scale)
+        inner = face_edges == CENTER
+        shift = np.append(_EDGE_SHIFT + EDGE_AXIS * len(flat), 0)
+        faces = edge_rows.reshape(-1)[np.where(inner, 0, cubes_of_faces[:, None] + shift[face_edges])]
+
+        base, position = _positions(flat, edges, edge_axis, origin, level)
+        center_cubes, center_local = centers
+        if len(center_cubes):
+            row = np.searchsorted(center_cubes, np.broadcast_to(cubes_of_faces[:, None], inner.shape)[inner])
+            faces[inner] = len(edges) + row
+            center_base = _global_coords(center_cubes, origin)
+            position = np.concatenate([position, center_base + center_local])
+
+        used = np.zeros(len(position), dtype=bool)  # edges between cubes that the band leaves out are not
+        used[faces.reshape(-1)] = True
+        renumber = np.cumsum(used, dtype=np.int32) - 1
+        kept = np.flatnonzero(used)
+        self._note_borders(base, edge_axis, kept[kept < len(edges)])
+        self.vertices.append(self.grid.index_to_world(position[kept]).astype(np.float32))
+        self.faces.append(renumber[faces] + np.int32(self.num_vertices))
+        self.num_vertices += len(kept)
+        self.num_faces += len(faces)
+
+    def _note_borders(self, base: np.ndarray, axis: np.ndarray, kept: np.ndarray) -> None:
+        """base [E, 3] grid point that each edge starts from, axis [E], kept [K] ascending: the edges in use."""
+        base, axis = base[kept], axis[kept]
+        on_border = base % _SIDE == 0
+        on_border[np.arange(len(kept)), axis] = False
+        rows = np.flatnonzero(on_border.any(1))
+        side = self.grid.resolution
+        key = ((base[rows, 0] * side + base[rows, 1]) * side + base[rows, 2]) * 3 + axis[rows]
+        self.border_rows.append((rows + self.num_vertices).astype(np.int32))
+        self.border_keys.append(key)
+
+    def mesh(self) -> Mesh:
+        """The whole surface, border vertices merged."""
+        rows = np.concatenate(self.border_rows)
+        _, first, inverse = np.unique(np.concatenate(self.border_keys), return_index=True, return_inverse=True)
+        target = np.arange(self.num_vertices, dtype=np.int32)
+        target[rows] = rows[first][inverse]
+        kept = target == np.arange(self.num_vertices, dtype=np.int32)
+        target = (np.cumsum(kept, dtype=np.int32) - 1)[target]
+        vertices = _joined(self.vertices, self.num_vertices)[kept]
+        faces = _joined(self.faces, self.num_faces)
+        for start in range(0, len(faces), 1 << 20):
+            faces[start : start + (1 << 20)] = target[faces[start : start + (1 << 20)]]
+        return Mesh(vertices, faces)
+
+
+def _joined(parts: list[np.ndarray], length: int) -> np.ndarray:
+    """The parts as one array [length, 3]; each part is let go as soon as it is copied."""
+    whole = np.empty((length, 3), dtype=parts[0].dtype)
+    end = length
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
+
+
+def _crossing_cubes(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Flat position of the low corner of each cube that crosses the level, and its sign pattern [.] uint8."""
+
+    def over_corners(bits: np.ndarray, doubled: bool) -> np.ndarray:
+        for stride, shift in ((1, 1), (_HALO, 2), (_HALO**2, 4)):
+            low, high = bits[:-stride], bits[stride:]
+            bits = low | high << shift if doubled else low & high
+        return bits
+
+    code = over_corners((flat > level).view(np.uint8), True)
+    crossing = (code != 0) & (code != 255)
+    missing = np.isnan(flat)
+    if missing.any():
+        crossing &= over_corners(~missing, False)
+    own = np.zeros((_HALO, _HALO, _HALO), dtype=bool)
+    own[:_SIDE, :_SIDE, :_SIDE] = True
+    crossing &= np.tile(own.reshape(-1), len(flat) // _CELLS)[: len(crossing)]
+    cubes = np.flatnonzero(crossing)
+    return cubes, code[cubes]
+
+
+def _crossing_edges(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges whose ends lie on both sides of the level.
+
+    Returns:
+        rows [3, cells] int32, valid only at crossing edges; edges [E] flat start of each; axis [E].
+    """
+    above = flat > level
+    rows = np.empty((3, len(flat)), dtype=np.int32)
+    edges, axes, total = [], [], 0
+    for axis, stride in enumerate(_STRIDE):
+        found = np.flatnonzero(above[:-stride] != above[stride:])
+        found = found[~np.isnan(flat[found] + flat[found + stride])]
+        rows[axis, found] = np.arange(total, total + len(found), dtype=np.int32)
+        total += len(found)
+        edges.append(found)
+        axes.append(np.full(len(found), axis, dtype=np.int8))
+    return rows, np.concatenate(edges), np.concatenate(axes)
+
+
+def _triangles(
+    flat: np.ndarray, cubes: np.ndarray, codes: np.ndarray, level: float, scale: float
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Triangles of the crossing cubes.
+
+    Returns:
+        flat position of the cube of each face [F]; its edges [F, 3]; the cubes with an inner vertex (ascending) and
+        where it lies in them [., 3].
+    """
+    table = sign_table()
+    unclear = table.ambiguous[codes]
+    clear_cubes, clear_codes = cubes[~unclear], codes[~unclear]
+    count = table.count[clear_codes]
+    total = int(count.sum())
+    cube_of = np.repeat(clear_cubes, count)
+    step = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    edges = table.edges[np.repeat(table.first[clear_codes], count) + step]
+    if not unclear.any():
+        return cube_of, edges, (cubes[:0], np.zeros((0, 3)))
+    cubes = cubes[unclear]
+    found = triangulate(flat[cubes[:, None] + _CORNER_SHIFT].astype(np.float64) - level, scale)
+    has_center = ~np.isnan(found.center[:, 0])
+    return (
+        np.concatenate([cube_of, cubes[found.cube]]),
+        np.concatenate([edges, found.edges]),
+        (cubes[has_center], found.center[has_center]),
+    )
+
+
+def _global_coords(flat_index: np.ndarray, origin: np.ndarray) -> np.ndarray:  # [E] -> [E, 3] int64
+    block, local = np.divmod(flat_index, _CELLS)
+    x, rest = np.divmod(local, _HALO**2)
+    return origin[block] + np.stack([x, rest // _HALO, rest % _HALO], 1)
+
+
+def _positions(
+    flat: np.ndarray, edges: np.ndarray, axis: np.ndarray, origin: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grid point each edge starts from [E, 3] int64, and the crossing on it [E, 3] float64, in index units."""
+    start = flat[edges].astype(np.float64)
+    end = flat[edges + np.array(_STRIDE)[axis]].astype(np.float64)
+    base = _global_coords(edges, origin)
+    position = base.astype(np.float64)
+    position[np.arange(len(edges)), axis] += (level - start) / (end - start)
+    return base, position
