@@ -50,8 +50,9 @@ def test_authors_numbers_and_gradients(name):
     assert relative(feats.grad, golden["grad.feats"]) < 1e-5
     largest = max(golden[f"grad.weights.{key}"].norm().item() for key, _ in module.named_parameters())
     for key, parameter in module.named_parameters():
-        # A bias before a norm, and one that shifts all keys alike, have no gradient but rounding.
-        error = relative(parameter.grad, golden[f"grad.weights.{key}"], floor=1e-4 * largest)
+        # A bias before a norm, and one that shifts all keys alike, have no gradient but rounding: theirs is 1e-8 of
+        # the largest, which may be off by 1e-7 of it (float32 rounds to 6e-8). Every other norm is above the floor.
+        error = relative(parameter.grad, golden[f"grad.weights.{key}"], floor=1e-3 * largest)
         assert error < 1e-4, f"{key}: {error:.1e}"
 
 
