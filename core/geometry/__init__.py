@@ -1,0 +1,1 @@
+"""Meshes and grids; knows no networks."""

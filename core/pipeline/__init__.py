@@ -1,0 +1,1 @@
+"""One picture to one mesh: devices, stages, progress and the whole walk."""

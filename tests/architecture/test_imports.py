@@ -1,0 +1,61 @@
+"""Which part may import which, and what stays free of torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+from importlinter.api import read_configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_the_import_contracts_are_kept():
+    lint = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
+    result = subprocess.run([sys.executable, "-c", lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+def test_the_contracts_see_every_module():
+    """A folder that the linter overlooks would keep any contract."""
+    seen = grimp.build_graph("core", "server", cache_dir=None).modules
+    files = [path.relative_to(ROOT) for part in ("core", "server") for path in (ROOT / part).rglob("*.py")]
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
+    assert modules <= seen
+
+
+def test_the_layers_name_every_part_of_core():
+    contracts = {contract["name"]: contract for contract in read_configuration()["contracts_options"]}
+    named = " ".join(contracts["core, top to bottom"]["layers"]).replace("|", " ").replace("(", " ").replace(")", " ")
+    parts = {path.name for path in (ROOT / "core").iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    assert parts <= set(named.split())
+
+
+@pytest.mark.parametrize("module", ["server.cli", "core.config.presets", "core.config.generation", "core.cli.errors"])
+def test_loads_no_torch(module):
+    heavy = run_python(f"import sys, {module}; print(*{{'torch', 'numpy', 'transformers'}} & set(sys.modules))")
+    assert heavy == ""
+
+
+def test_every_module_imports_silently():
+    """No work, output or warning at import."""
+    code = """
+import contextlib, importlib, io, pathlib, sys, warnings
+warnings.simplefilter("error")
+import torch, transformers, trimesh, skimage  # what they say or warn at import is not ours
+out = io.StringIO()
+with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    for path in sorted(p for part in ("core", "server") for p in pathlib.Path(part).rglob("*.py")):
+        if path.stem != "__main__":
+            importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+print(out.getvalue(), end="")
+"""
+    assert run_python(code) == ""
