@@ -7,6 +7,7 @@ B samples, C channels, Z latent channels.
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.config.models import SparseVAEConfig
@@ -80,7 +81,7 @@ class SparseDecoder(SparseTransformer):
         each with a margin that covers their reach, so that the values do not depend on ``chunk_size``.
         """
         h = self.transform(z, position_scale)
-        if chunk_size == 1:
+        if chunk_size == 1 or h.num_voxels == 0:
             sdf, feats = self._upsample(h)
             if on_chunk is not None:
                 on_chunk(1, 1)
@@ -100,7 +101,16 @@ class SparseDecoder(SparseTransformer):
         """Latents [n, C] -> distances [n * 8^L, 1] and features [n * 8^L, C']."""
         for block in self.upsample:
             h = block(h)
-        return torch.tanh(self.out_layer(h).feats.float()), h.feats
+        return torch.tanh(self._read_distances(h.feats).float()), h.feats
+
+    def _read_distances(
+        self,
+        feats: Tensor,  # [M, C]
+    ) -> Tensor:
+        """``out_layer``, [M, 1], by a matrix product: with a vector, rounding would depend on a row's place."""
+        outputs = self.out_layer.out_features
+        weight = F.pad(self.out_layer.weight, (0, 0, 0, max(8 - outputs, 0))).t().contiguous()  # [C, 8]
+        return (feats.to(weight.dtype) @ weight)[:, :outputs] + self.out_layer.bias
 
     def _upsample_in_chunks(
         self, h: SparseTensor, chunk_size: int, return_feats: bool, on_chunk: OnChunk | None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core.ops.backend import Backend, backend_for
@@ -19,6 +20,9 @@ from core.ops.reference import submanifold_conv as reference
 # Elements gathered at a time: about the second-level cache of a CPU, 128 MB in half precision on a GPU.
 GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 GATHERED_ELEMENTS_ELSEWHERE = 2**24
+# Libraries take another path, with another rounding, for products of a few rows: a voxel's value would depend
+# on how many come with it.
+MIN_ROWS = 32
 
 
 def submanifold_conv3d(
@@ -142,7 +146,10 @@ def _gather_matmul(
     out = feats.new_empty(feats.shape[0], weight.shape[2])
     stacked = weight.reshape(-1, weight.shape[2])  # [J I, O]
     for rows, gathered in _gather_chunks(feats, neighbor_map, columns):
-        torch.mm(gathered, stacked, out=out[rows])
+        if (missing := MIN_ROWS - gathered.shape[0]) > 0:
+            out[rows] = (F.pad(gathered, (0, 0, 0, missing)) @ stacked)[:-missing]
+        else:
+            torch.mm(gathered, stacked, out=out[rows])
     return out
 
 
