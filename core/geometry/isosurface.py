@@ -76,7 +76,7 @@ def _as_numpy(array) -> np.ndarray:
 def _no_surface_message(values: np.ndarray, level: float) -> str:
     finite = values[np.isfinite(values)]
     found = f"values lie in {finite.min():.4g}..{finite.max():.4g}" if len(finite) else "there are no active voxels"
-    return f"no surface: the field never crosses {level:g} ({found}). Try another seed, or an iso level inside the range."
+    return f"no surface: the field never crosses {level:g} ({found}). Try another seed or iso level."
 
 
 # --- voxels to blocks ---
@@ -117,7 +117,7 @@ class _Layer:
         at = np.argwhere(self.held)  # rows in slot order
         for dy in (0, 1):
             for dz in (0, 1):
-                rim = crosses[:, :, 0:1 if dy else None, 0:1 if dz else None]
+                rim = crosses[:, :, 0 : 1 if dy else None, 0 : 1 if dz else None]
                 for target, part in ((here, rim), (before, rim[:, 0:1])):
                     block = at[part.any((1, 2, 3))] - (dy, dz)
                     block = block[(block >= 0).all(1)]

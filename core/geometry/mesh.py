@@ -34,7 +34,7 @@ class Mesh:
                 raise InputError(f"mesh {name} have shape {list(array.shape)}; they must be [N, 3].")
         if len(vertices) and not np.isfinite(vertices).all():
             raise InputError("the mesh has vertices that are not finite; repair it and try again.")
-        if len(faces) and not (0 <= faces.min() and faces.max() < len(vertices)):
+        if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
             raise InputError(f"the mesh has faces that name vertices outside 0..{len(vertices) - 1}; repair it first.")
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
