@@ -55,6 +55,7 @@ class SparseStageConfig:
     truncation_voxels: float  # an SDF value of 1 is this many voxels
     band_voxels: float  # a voxel is active where its distance is below this many voxels
     refiner: RefinerConfig | None = None
+    max_tokens: int = 65_536  # a shape with more cells is refused, unless the user allows it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,7 @@ _STAGE_1024 = SparseStageConfig(
     truncation_voxels=4.0,
     band_voxels=4.0,
     refiner=RefinerConfig(kind="sign", resolution=1024, patch_size=256, patch_stride=128),
+    max_tokens=200_000,
 )
 
 V1_1 = ModelPreset(
@@ -231,6 +233,7 @@ STARTER = ModelPreset(
             iso_level=0.0,
             truncation_voxels=4.0,
             band_voxels=4.0,
+            max_tokens=16_384,
         ),
     ),
     license="MIT",

@@ -1,1 +1,1 @@
-"""One picture to one mesh: devices, stages, progress and the whole walk."""
+"""One picture to one mesh: the stages, and the walk through them."""

@@ -1,0 +1,157 @@
+"""What passes from one stage to the next: cells of the coarse structure, voxels of a dense field, voxels of a mesh.
+
+Letters: B samples, R cells per side of a grid, N occupied cells, V voxels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.config.presets import SparseStageConfig
+from core.errors import ConfigError, NoSurfaceError
+from core.geometry.grid import GridSpec
+from core.geometry.mesh import Mesh
+from core.geometry.voxelize import mesh_to_active_voxels
+from core.sparse.coords import parents, sort_into_blocks, unique_coords
+
+FALLBACK_THRESHOLDS = (0.5, 0.25, 0.1)  # shares of the preset's threshold, tried in turn where nothing is occupied
+NEXT_STAGE_SIDE = 1.9  # longest side of a mesh when it becomes voxels: 0.95 of the world (spec 2.7)
+_SLAB = 32  # layers of a dense field that are looked at together
+
+# Corners of the six faces of a cell, counter-clockwise from outside; face 2 a + s looks along axis a, down or up.
+_FACE_AXES = ((0, -1), (0, 1), (1, -1), (1, 1), (2, -1), (2, 1))
+_FACE_CORNERS = np.array(
+    [
+        [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0]],
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1]],
+        [[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]],
+        [[0, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 0]],
+        [[0, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]],
+        [[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]],
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The coarse shape: occupied cells of a cubic grid over the world."""
+
+    coords: np.ndarray  # [N, 3] int32, ascending
+    resolution: int  # R
+
+    def mesh(self) -> Mesh:
+        """The outer sides of the cells, as squares of two triangles: a closed, blocky mesh to look at."""
+        side = self.resolution + 2
+        occupied = np.zeros((side,) * 3, dtype=bool)
+        occupied[tuple((self.coords + 1).T)] = True
+        quads = []
+        for (axis, step), corners in zip(_FACE_AXES, _FACE_CORNERS, strict=True):
+            bare = self.coords[~np.roll(occupied, -step, axis)[tuple((self.coords + 1).T)]]
+            quads.append(bare[:, None] + corners)
+        points = np.concatenate(quads)  # [Q, 4, 3]
+        keys = (points @ np.array([side * side, side, 1])).reshape(-1)
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        vertices = GridSpec(self.resolution).index_to_world(points.reshape(-1, 3)[first].astype(np.float32))
+        faces = inverse.reshape(-1, 4)[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
+        return Mesh(vertices, faces)
+
+
+def occupied_cells(
+    probability: Tensor,  # [B, R, R, R] that a cell is occupied
+    threshold: float,
+) -> tuple[Tensor, float]:
+    """The cells [N, 4] int32 (batch, x, y, z), ascending, that reach the threshold, and the threshold.
+
+    Where a sample has none, the threshold is lowered for all, in steps.
+
+    Raises:
+        NoSurfaceError: where even the lowest finds none.
+    """
+    for share in (1.0, *FALLBACK_THRESHOLDS):
+        occupied = probability >= threshold * share
+        if occupied.flatten(1).any(1).all():
+            return occupied.nonzero().int(), threshold * share
+    raise NoSurfaceError(
+        f"the first stage found no shape in the picture (highest occupancy {probability.max().item():.3g}, needed "
+        f"{threshold * FALLBACK_THRESHOLDS[-1]:.3g}). Try another seed, or a picture that shows one whole object."
+    )
+
+
+def on_grid(
+    coords: Tensor,  # [N, 4] cells of a grid of side `resolution`
+    resolution: int,
+    wanted: int,  # side of the grid that the next stage works on
+) -> Tensor:
+    """The cells of the other grid that hold them, or their children: [M, 4] int32, ascending.
+
+    Raises:
+        ConfigError: where neither side divides the other.
+    """
+    if resolution == wanted:
+        return coords
+    if resolution % wanted == 0:
+        return unique_coords(parents(coords, resolution // wanted))[0]
+    if wanted % resolution:
+        raise ConfigError(f"a structure of {resolution} cells a side fits no stage of {wanted}. Use a multiple of one.")
+    factor = wanted // resolution
+    inside = torch.cartesian_prod(*[torch.arange(factor, dtype=coords.dtype, device=coords.device)] * 3)
+    children = coords.repeat_interleave(factor**3, 0)
+    children[:, 1:] = children[:, 1:] * factor + inside.repeat(len(coords), 1)
+    return unique_coords(children)[0]
+
+
+def mesh_to_cells(mesh: Mesh, stage: SparseStageConfig, device: torch.device) -> Tensor:
+    """Latent cells [N, 4] of ``stage`` near the mesh of the stage before it (spec 2.7): ascending, one sample.
+
+    The mesh is centred and scaled to 0.95 of the world first; so the final mesh is of that size.
+    """
+    mesh = mesh.normalised(NEXT_STAGE_SIDE)
+    cells = mesh_to_active_voxels(mesh, stage.resolution, stage.vae.upsampling, stage.band_voxels)
+    return torch.nn.functional.pad(torch.as_tensor(cells, dtype=torch.int32, device=device), (1, 0))
+
+
+def in_blocks(coords: Tensor, stage: SparseStageConfig, max_tokens: int) -> Tensor:
+    """``coords`` [N, 4] in the order that the stage's attention needs.
+
+    Raises:
+        ConfigError: for more cells than ``max_tokens``.
+    """
+    if len(coords) > max_tokens:
+        raise ConfigError(
+            f"the shape has {len(coords)} tokens at {stage.resolution} voxels a side; at most {max_tokens} are "
+            "allowed. Raise max_tokens if the memory suffices, or try another seed or a plainer picture."
+        )
+    return sort_into_blocks(coords, stage.dit.ssa.selection_block)
+
+
+def crossing_voxels(field: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """The voxels of a dense field whose cubes cross the level: what surface extraction needs of it.
+
+    Args:
+        field: [R, R, R].
+
+    Returns:
+        coords [V, 3] int32, ascending, and values [V].
+    """
+    kept = []
+    resolution = field.shape[0]
+    for start in range(0, resolution, _SLAB):
+        low, high = max(start - 1, 0), min(start + _SLAB + 1, resolution)  # with the cubes on both borders
+        above = field[low:high] > level
+        some, every = above, above
+        for axis in range(3):  # over the corners of each cube, [x - 1, y - 1, z - 1]
+            count = some.shape[axis] - 1
+            some = some.narrow(axis, 0, count) | some.narrow(axis, 1, count)
+            every = every.narrow(axis, 0, count) & every.narrow(axis, 1, count)
+        crossing = (some & ~every).nonzero()  # low corners of the cubes
+        corners = torch.cartesian_prod(*[torch.arange(2, device=field.device)] * 3)
+        needed = torch.zeros_like(above)
+        for corner in corners:
+            needed[tuple((crossing + corner).unbind(1))] = True
+        own = needed[start - low : start - low + _SLAB].nonzero()
+        own[:, 0] += start
+        kept.append(own)
+    coords = torch.cat(kept)
+    return coords.int(), field[tuple(coords.unbind(1))]

@@ -1,0 +1,196 @@
+"""The whole walk from one picture to one mesh, in one function."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from core import __version__
+from core.config.base import to_dict
+from core.config.generation import GenerationOptions
+from core.config.presets import ModelPreset, SamplingConfig
+from core.errors import ConfigError, InputError, NoSurfaceError
+from core.geometry.components import remove_floaters, remove_interior
+from core.geometry.isosurface import extract_surface
+from core.geometry.mesh import Mesh
+from core.geometry.simplify import simplify
+from core.imaging.background import MattingModel, remove_background
+from core.imaging.load import ImageSource, RGBAImage, load_image
+from core.imaging.preprocess import preprocess, to_tensor
+from core.pipeline import progress, stages
+from core.pipeline.hand_over import Structure, crossing_voxels, in_blocks, mesh_to_cells, occupied_cells, on_grid
+from core.pipeline.progress import CancelToken, OnProgress, StageReporter
+from core.sparse.tensor import SparseTensor
+
+
+class Networks(Protocol):
+    """Where the networks come from; ``core.checkpoints.load.NetworkStore`` is one."""
+
+    preset: ModelPreset
+    device: torch.device
+    dtype: torch.dtype
+
+    def get(self, name: str) -> nn.Module: ...
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationResult:
+    """A mesh and how it came about."""
+
+    mesh: Mesh  # world units, Y up, front towards +Z
+    structure: Structure  # the coarse shape of the dense stage
+    settings: dict[str, Any]  # every option with its value, fit for JSON; the same settings give the same mesh
+    seed: int
+    num_tokens: dict[str, int]  # of each sparse stage, by its name
+    timings: dict[str, float]  # seconds of each stage
+    notes: tuple[str, ...]  # sentences for the user: what was done to the picture, what fell back
+
+
+@torch.inference_mode()
+def generate(
+    image: ImageSource,
+    networks: Networks,
+    options: GenerationOptions,
+    *,
+    on_progress: OnProgress | None = None,
+    on_structure: Callable[[Structure], None] | None = None,
+    cancel: CancelToken | None = None,
+    matting: MattingModel | None = None,
+) -> GenerationResult:
+    """One picture to one mesh.
+
+    Args:
+        image: a path, the bytes of a file, a Pillow image or an array.
+        networks: the networks of a preset, on their device and in their dtype.
+        options: what the user asks for; its preset, device and dtype were used to make ``networks``.
+        on_progress: called at the start of each stage and after each step.
+        on_structure: called once, with the coarse shape, as soon as it is known.
+        cancel: asked at every step.
+        matting: a network for backgrounds that are not plain.
+
+    Raises:
+        InputError: for a picture that cannot be used.
+        ConfigError: for more tokens than allowed.
+        NoSurfaceError: if no shape is found, or the field never crosses the iso level.
+        CheckpointError: for weights that are missing or damaged, when they are first needed.
+        GenerationCancelled: after ``cancel.cancel()``.
+    """
+    # L image tokens, S pixels a side, r latents and R cells a side, N cells, M voxels, C channels
+    preset, device = networks.preset, networks.device
+    dtype = stages.latent_dtype(networks.dtype)
+    noise = torch.Generator().manual_seed(options.seed)
+    report = StageReporter(on_progress, cancel)
+
+    with report.stage(progress.IMAGE, 2) as step:
+        picture, notes = _prepared(image, options, matting)
+        pixels, mask = to_tensor(*preprocess(picture, preset.conditioner.image_size))  # [1, 3, S, S], [1, 1, S, S]
+        step(1, 2)
+        conditioner = networks.get("conditioner")
+        tokens = conditioner(pixels.to(device)).to(networks.dtype)  # [1, L, Cc]
+
+    with report.stage(progress.STRUCTURE, _sampling(preset.dense.sampling, options, dense=True).steps + 1) as step:
+        sampling = _sampling(preset.dense.sampling, options, dense=True)
+        start = stages.draw_noise(stages.structure_noise_shape(preset.dense, 1), noise, device, dtype)  # [1, C, r, r, r]
+        latent = stages.sample_structure(
+            networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1)
+        )  # [1, C, r, r, r]
+        probability = stages.decode_structure(networks.get("dense_vae"), latent)  # [1, R, R, R]
+        coords, threshold = occupied_cells(probability, preset.dense.occupancy_threshold)  # [N, 4]
+    if threshold < preset.dense.occupancy_threshold:
+        notes.append(f"the picture gave a faint shape; cells from occupancy {threshold:.3g} on were taken.")
+    structure = Structure(coords[:, 1:].cpu().numpy(), preset.dense.resolution)
+    if on_structure is not None:
+        on_structure(structure)
+    coords = on_grid(coords, preset.dense.resolution, preset.sparse[0].dit.resolution)  # [N, 4]
+
+    num_tokens: dict[str, int] = {}
+    for number, stage in enumerate(preset.sparse):
+        side, last = stage.resolution, number + 1 == len(preset.sparse)
+        coords = in_blocks(coords, stage, options.max_tokens or stage.max_tokens)  # [N, 4]
+        num_tokens[progress.detail(side)] = len(coords)
+
+        sampling = _sampling(stage.sampling, options, dense=False)
+        with report.stage(progress.detail(side), sampling.steps) as step:
+            dit = networks.get(f"sparse_dit_{side}")
+            cond = stages.sparse_condition(dit, conditioner, tokens, mask.to(device))  # [1, L, Cc], or sparse
+            start = stages.draw_noise((len(coords), stage.dit.in_channels), noise, device, dtype)  # [N, C]
+            latent = stages.sample_detail(dit, cond, SparseTensor(start, coords, batch_size=1), sampling, step)
+
+        with report.stage(progress.decode(side), stage.vae.chunk_size**3) as step:
+            vae = networks.get(f"sparse_vae_{side}")
+            sdf, feats = stages.decode_field(vae, latent, stage, step)  # [M, 1]
+            voxels, values = sdf.coords[:, 1:], sdf.feats[:, 0]  # [M, 3], [M]
+
+        # The user's level is that of the surface he gets; the surfaces before it only say where there is something.
+        level = options.iso_level if last and options.iso_level is not None else stage.iso_level
+        if stage.refiner is not None:
+            with report.stage(progress.refine(side), 1) as step:
+                field = stages.refine_field(networks.get(f"refiner_{side}"), sdf, feats, step)[0]  # [R, R, R]
+                voxels, values = crossing_voxels(field, level)  # [V, 3], [V]
+                del field
+        del sdf, feats, latent
+
+        with report.stage(progress.surface(side), 1 if last else 2) as step:
+            mesh = extract_surface(voxels, values, side, level)
+            if not last:
+                step(1, 2)
+                coords = mesh_to_cells(mesh, preset.sparse[number + 1], device)  # [N, 4]
+
+    with report.stage(progress.CLEANUP, 3) as step:
+        if options.remove_interior:
+            mesh = remove_interior(mesh)
+        step(1, 3)
+        if options.remove_floaters:
+            mesh = remove_floaters(mesh)
+        step(2, 3)
+        if options.faces is not None:
+            mesh = simplify(mesh, options.faces)
+    if not mesh.num_faces:
+        raise NoSurfaceError("nothing is left of the mesh after cleaning. Try another seed or more faces.")
+
+    return GenerationResult(
+        mesh=mesh,
+        structure=structure,
+        settings=resolved_settings(options, preset, device, networks.dtype),
+        seed=options.seed,
+        num_tokens=num_tokens,
+        timings=report.timings,
+        notes=tuple(notes),
+    )
+
+
+def resolved_settings(
+    options: GenerationOptions, preset: ModelPreset, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The options with the preset's values where the user gave none, and the versions: a result can be made again."""
+    final = preset.sparse[-1]
+    own = {
+        "dense_steps": preset.dense.sampling.steps,
+        "iso_level": final.iso_level,
+        "sparse_steps": [stage.sampling.steps for stage in preset.sparse],
+        "guidance": [preset.dense.sampling.guidance, *(stage.sampling.guidance for stage in preset.sparse)],
+        "max_tokens": [stage.max_tokens for stage in preset.sparse],
+    }
+    settings = {key: own.get(key) if value is None else value for key, value in to_dict(options).items()}
+    machine = {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+    versions = {"s2mesh": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {**settings, "preset": preset.name, **machine, "versions": versions}
+
+
+def _prepared(
+    image: ImageSource, options: GenerationOptions, matting: MattingModel | None
+) -> tuple[RGBAImage, list[str]]:
+    """The decoded picture without its background, and what there is to say about it."""
+    picture = remove_background(load_image(image), options.remove_background, matting)
+    return picture, list(picture.warnings)
+
+
+def _sampling(sampling: SamplingConfig, options: GenerationOptions, *, dense: bool) -> SamplingConfig:
+    """The preset's sampling with what the user asked for."""
+    steps = options.dense_steps if dense else options.sparse_steps
+    guidance = sampling.guidance if options.guidance is None else options.guidance
+    return replace(sampling, steps=steps or sampling.steps, guidance=guidance)

@@ -1,0 +1,147 @@
+"""The two kinds of stage: each draws a latent by rectified flow, given the picture, and decodes it.
+
+Letters: B samples, L image tokens, Cc their channels, C latent channels, r latent voxels per side of the dense
+stage, R cells per side of its occupancy grid, N occupied latent cells, M voxels of the signed distance field.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.config.presets import DenseStageConfig, SamplingConfig, SparseStageConfig
+from core.flow.guidance import guided
+from core.flow.prediction import as_velocity
+from core.flow.sampler import Velocity, sample_euler
+from core.flow.schedule import rounded_timestep, sigmas
+from core.models.conditioner import ImageConditioner
+from core.models.dense_dit import DenseDiT
+from core.models.dense_vae import DenseShapeVAE
+from core.models.refiner import SDFRefiner, SignRefiner
+from core.models.sparse_dit import SparseDiT
+from core.models.sparse_vae import SparseSDFVAE
+from core.pipeline.progress import Step
+from core.sparse.tensor import SparseTensor
+
+Condition = Tensor | SparseTensor
+
+
+def latent_dtype(compute: torch.dtype) -> torch.dtype:
+    """The dtype of latents between the steps of a sampler, and of the times the networks are given.
+
+    The release runs in float16 and rounds both to it. bfloat16 has too few digits for either (a time of 999 would
+    become 1000), so there they stay in float32, which costs nothing.
+    """
+    return torch.float16 if compute is torch.float16 else torch.float32
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Normal noise of ``shape``, drawn on the CPU in float32: the same for a seed on every device and dtype."""
+    return torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
+
+
+def sample_latent(
+    predict: Callable[[Tensor, Tensor, bool], Tensor],  # (x_t, t [B] in 0..1000, conditional) -> like x_t
+    noise: Tensor,  # [B, ...] or [N, C], standard normal
+    batch_size: int,
+    sampling: SamplingConfig,
+    on_step: Step,
+) -> Tensor:
+    """Walk from noise to data with guidance. Returns the shape and dtype of ``noise``."""
+
+    def branch(conditional: bool) -> Velocity:
+        def network(x: Tensor, sigma: float) -> Tensor:
+            t = torch.full((batch_size,), rounded_timestep(sigma, x.dtype), device=x.device)
+            return predict(x, t, conditional)
+
+        return as_velocity(network, sampling.prediction)
+
+    velocity = guided(branch(True), branch(False), sampling.guidance)
+    levels = sigmas(sampling.steps, sampling.shift)
+    return sample_euler(
+        velocity, noise * sampling.noise_scale, levels, on_step=lambda step, steps, _x: on_step(step, steps)
+    )
+
+
+# --- dense: picture to occupied cells ---
+
+
+def structure_noise_shape(stage: DenseStageConfig, batch_size: int) -> tuple[int, ...]:
+    """(B, C, r, r, r)."""
+    return (batch_size, stage.dit.latent_channels, *(stage.dit.resolution,) * 3)
+
+
+def sample_structure(
+    dit: DenseDiT,
+    cond: Tensor,  # [B, L, Cc]
+    noise: Tensor,  # [B, C, r, r, r]
+    sampling: SamplingConfig,
+    on_step: Step,
+) -> Tensor:  # [B, C, r, r, r] normalised latent
+    """The dense latent of the picture's coarse shape."""
+    tokens = {True: cond, False: torch.zeros_like(cond)}
+
+    def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
+        return dit(x, t, tokens[conditional])
+
+    return sample_latent(predict, noise, len(noise), sampling, on_step)
+
+
+def decode_structure(vae: DenseShapeVAE, latent: Tensor) -> Tensor:
+    """Probability that each cell is occupied: latent [B, C, r, r, r] -> [B, R, R, R] float32.
+
+    Channel 0 is the occupancy; other channels are there for training only.
+    """
+    return torch.sigmoid(vae.decode(latent)[:, 0].float())
+
+
+# --- sparse: occupied cells to a signed distance field ---
+
+
+def sparse_condition(
+    dit: SparseDiT,
+    conditioner: ImageConditioner,
+    tokens: Tensor,  # [B, L, Cc]
+    mask: Tensor,  # [B, 1, S, S]
+) -> Condition:
+    """All image tokens; for v1.0 those of the object alone, with their places in the picture."""
+    return conditioner.foreground_tokens(tokens, mask) if dit.config.sparse_conditions else tokens
+
+
+def sample_detail(
+    dit: SparseDiT,
+    cond: Condition,  # [B, L, Cc], or sparse
+    noise: SparseTensor,  # [N, C], sorted into selection blocks
+    sampling: SamplingConfig,
+    on_step: Step,
+) -> SparseTensor:  # [N, C] normalised latent
+    """The sparse latent of the cells of ``noise``."""
+    nothing = cond.replace(torch.zeros_like(cond.feats)) if isinstance(cond, SparseTensor) else torch.zeros_like(cond)
+    tokens = {True: cond, False: nothing}
+
+    def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
+        return dit(noise.replace(x), t, tokens[conditional]).feats
+
+    return noise.replace(sample_latent(predict, noise.feats, noise.batch_size, sampling, on_step))
+
+
+def decode_field(
+    vae: SparseSDFVAE,
+    latent: SparseTensor,  # [N, C]
+    stage: SparseStageConfig,
+    on_chunk: Step,
+) -> tuple[SparseTensor, SparseTensor | None]:
+    """Signed distances [M, 1] in truncation bands, positive outside, and the features that a refiner wants."""
+    if stage.refiner is not None and stage.refiner.kind == "sdf":
+        return vae.decode(latent, return_feats=True, on_chunk=on_chunk)
+    return vae.decode(latent, on_chunk=on_chunk), None
+
+
+def refine_field(
+    refiner: SDFRefiner | SignRefiner,
+    sdf: SparseTensor,  # [M, 1]
+    feats: SparseTensor | None,
+    on_tile: Step,
+) -> Tensor:  # [B, R, R, R], R of the signed distance grid
+    """The whole field, also where the decoder said nothing."""
+    return refiner.refine(sdf, feats, on_tile)[:, 0]
