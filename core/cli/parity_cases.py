@@ -26,6 +26,8 @@ from core.errors import InputError
 from core.flow.guidance import guided
 from core.flow.sampler import sample_euler
 from core.flow.schedule import sigmas, timestep
+from core.geometry.mesh import Mesh
+from core.geometry.voxelize import active_voxels, latent_coords
 from core.imaging.load import RGBAImage
 from core.imaging.preprocess import RELEASE_SIZE, preprocess
 from core.models.conditioner import select_foreground
@@ -197,6 +199,32 @@ def _preprocess_image(golden: Golden) -> list[Comparison]:
     return [compare("out.image_u8", ours, golden["out.image_u8"])]
 
 
+def _mesh_to_active_voxels(golden: Golden) -> list[Comparison]:
+    size, factor = golden.config["size"], golden.config.get("factor", 8)
+    limit = golden.config.get("threshold", 4.0)
+    mesh = Mesh(golden["in.vertices"].cpu().numpy(), golden["in.faces"].cpu().numpy())
+    voxels, distances = map(torch.from_numpy, active_voxels(mesh, size, limit))
+    their_voxels, theirs = golden["out.udf_voxels"].cpu().int(), golden["out.udf"].cpu()
+
+    ties = torch.cat([v[(d - limit / size).abs() < TIE] for v, d in ((voxels, distances), (their_voxels, theirs))])
+    rows = [compare_sets("out.udf_voxels", voxels, their_voxels, excused=ties)]
+    ours_common, theirs_common = _common_rows(voxels, their_voxels, size)
+    values = distances[ours_common][:, None], voxels[ours_common]
+    expected = theirs[theirs_common][:, None], their_voxels[theirs_common]
+    error = compare_at_coords("out.udf", *values, *expected).error
+    rows.append(Comparison("out.udf", error, tuple(theirs.shape), f"at {len(ours_common)} common voxels"))
+    found = torch.from_numpy(latent_coords(mesh, size, factor, limit))
+    open_cells = torch.nn.functional.pad(ties // factor, (1, 0))
+    rows.append(compare_sets("out.latent_coords", found, golden["out.latent_coords"].cpu(), excused=open_cells))
+    return rows
+
+
+def _common_rows(first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Row numbers of the voxels that both lists hold. first [N, 3], second [M, 3], below ``size``."""
+    keys = [(v.long() * torch.tensor([size**2, size, 1])).sum(1) for v in (first, second)]
+    return torch.isin(keys[0], keys[1]).nonzero()[:, 0], torch.isin(keys[1], keys[0]).nonzero()[:, 0]
+
+
 @torch.no_grad()
 def _sample_dense(golden: Golden) -> list[Comparison]:
     model = golden.load_into(DenseDiT(config_from_authors("sample_dense", golden.config)))
@@ -269,6 +297,7 @@ CASES: dict[str, Callable[[Golden], list[Comparison]]] = {
     "timestep_embedder": _timestep_embedder,
     "sort_block": _sort_block,
     "preprocess_image": _preprocess_image,
+    "mesh_to_active_voxels": _mesh_to_active_voxels,
     "sample_sparse": _sample_sparse,
     "sample_dense": _sample_dense,
 }
