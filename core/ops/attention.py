@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 ROWS_PER_ITEM = 192  # T * J: enough for an efficient product, few enough to fill
-SCORES_PER_STEP = {"cpu": 2**18}  # attention scores alive at once; on a CPU they should stay in its cache
+SCORES_PER_STEP = {"cpu": 2**19}  # attention scores alive at once; on a CPU they should stay in its cache
 SCORES_PER_STEP_ACCELERATOR = 2**25
 PAIR_VALUES_PER_CHUNK = 2**25  # float32 values of unmerged results alive at once (P * J * D)
 
