@@ -13,11 +13,10 @@ from core.config.presets import SparseStageConfig
 from core.errors import ConfigError, NoSurfaceError
 from core.geometry.grid import GridSpec
 from core.geometry.mesh import Mesh
-from core.geometry.voxelize import mesh_to_active_voxels
+from core.geometry.voxelize import NORMALIZE_SIDE, latent_coords
 from core.sparse.coords import parents, sort_into_blocks, unique_coords
 
 FALLBACK_THRESHOLDS = (0.5, 0.25, 0.1)  # shares of the preset's threshold, tried in turn where nothing is occupied
-NEXT_STAGE_SIDE = 1.9  # longest side of a mesh when it becomes voxels: 0.95 of the world (spec 2.7)
 _SLAB = 32  # layers of a dense field that are looked at together
 
 # Corners of the six faces of a cell, counter-clockwise from outside; face 2 a + s looks along axis a, down or up.
@@ -107,9 +106,8 @@ def mesh_to_cells(mesh: Mesh, stage: SparseStageConfig, device: torch.device) ->
 
     The mesh is centred and scaled to 0.95 of the world first; so the final mesh is of that size.
     """
-    mesh = mesh.normalised(NEXT_STAGE_SIDE)
-    cells = mesh_to_active_voxels(mesh, stage.resolution, stage.vae.upsampling, stage.band_voxels)
-    return torch.nn.functional.pad(torch.as_tensor(cells, dtype=torch.int32, device=device), (1, 0))
+    mesh = mesh.normalised(NORMALIZE_SIDE)
+    return torch.from_numpy(latent_coords(mesh, stage.resolution, stage.vae.upsampling, stage.band_voxels)).to(device)
 
 
 def in_blocks(coords: Tensor, stage: SparseStageConfig, max_tokens: int) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,8 +12,8 @@ from core import __version__
 from core.config.base import to_dict
 from core.config.generation import GenerationOptions
 from core.config.presets import ModelPreset, SamplingConfig
-from core.errors import ConfigError, InputError, NoSurfaceError
-from core.geometry.components import remove_floaters, remove_interior
+from core.errors import NoSurfaceError
+from core.geometry.components import remove_enclosed, remove_floaters
 from core.geometry.isosurface import extract_surface
 from core.geometry.mesh import Mesh
 from core.geometry.simplify import simplify
@@ -92,9 +91,10 @@ def generate(
         conditioner = networks.get("conditioner")
         tokens = conditioner(pixels.to(device)).to(networks.dtype)  # [1, L, Cc]
 
-    with report.stage(progress.STRUCTURE, _sampling(preset.dense.sampling, options, dense=True).steps + 1) as step:
-        sampling = _sampling(preset.dense.sampling, options, dense=True)
-        start = stages.draw_noise(stages.structure_noise_shape(preset.dense, 1), noise, device, dtype)  # [1, C, r, r, r]
+    sampling = _sampling(preset.dense.sampling, options, dense=True)
+    with report.stage(progress.STRUCTURE, sampling.steps + 1) as step:
+        shape = stages.structure_noise_shape(preset.dense, 1)
+        start = stages.draw_noise(shape, noise, device, dtype)  # [1, C, r, r, r]
         latent = stages.sample_structure(
             networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1)
         )  # [1, C, r, r, r]
@@ -141,11 +141,11 @@ def generate(
                 coords = mesh_to_cells(mesh, preset.sparse[number + 1], device)  # [N, 4]
 
     with report.stage(progress.CLEANUP, 3) as step:
-        if options.remove_interior:
-            mesh = remove_interior(mesh)
-        step(1, 3)
         if options.remove_floaters:
             mesh = remove_floaters(mesh)
+        step(1, 3)
+        if options.remove_interior:
+            mesh = remove_enclosed(mesh)
         step(2, 3)
         if options.faces is not None:
             mesh = simplify(mesh, options.faces)
