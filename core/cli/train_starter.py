@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.cli.errors import run_reporting
 
-PHASES = ("pool", "dense_vae", "dense_dit", "sparse_vae", "sparse_dit")
+PHASES = ("pool", "dense_vae", "dense_regression", "dense_dit", "sparse_vae", "sparse_dit")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ def cell_voxels(cells: Tensor, factor: int) -> Tensor:
     """All voxels of cells [M, 3] in cell-major order, in-cell z fastest: [M * V, 3] int64."""
     axis = torch.arange(factor, device=cells.device)
     inside = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(1, -1, 3)
-    return (cells[:, None] * factor + inside).view(-1, 3)
+    return (cells[:, None] * factor + inside).reshape(-1, 3)
 
 
 def band_values(

@@ -63,56 +63,98 @@ def latent_statistics(vae: DenseShapeVAE, pool: Pool, count: int = 512) -> tuple
     return tuple((1 / deviation.clamp_min(1e-3)).tolist()), tuple(shift.tolist())
 
 
-@torch.no_grad()
-def encode_pool(vae: DenseShapeVAE, pool: Pool, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """Normalised latents of every sample and of its mirror image: two tensors [N, Z, r, r, r] float16."""
-    def encode(field: Tensor) -> Tensor:
-        return vae.normalize(vae.encode(structure_channels(field)).mean).half()
+class DenseLatents:
+    """Normalised latents of pool samples and of their mirror images, encoded when first asked for."""
 
-    straight = torch.cat([encode(f) for f in pool.field.split(batch)])
-    mirrored = torch.cat([encode(f.flip(1)) for f in pool.field.split(batch)])
-    return straight, mirrored
+    def __init__(self, vae: DenseShapeVAE, pool: Pool) -> None:
+        self.vae, self.pool = vae.eval(), pool
+        self.known = torch.zeros(2, len(pool), dtype=torch.bool, device=pool.field.device)
+        self.latents: Tensor | None = None  # [2, N, Z, r, r, r] float16
+
+    @torch.no_grad()
+    def get(self, rows: Tensor, flip: Tensor) -> Tensor:
+        """[B, Z, r, r, r] for ``rows [B]``, of the mirror image where ``flip [B]``."""
+        side = flip.long()
+        new = ~self.known[side, rows]
+        if new.any():
+            field = self.pool.field[rows[new]]
+            field = torch.where(flip[new][:, None, None, None], field.flip(1), field)
+            found = self.vae.normalize(self.vae.encode(structure_channels(field)).mean.float()).half()
+            if self.latents is None:
+                self.latents = found.new_zeros(2, len(self.pool), *found.shape[1:])
+            self.latents[side[new], rows[new]] = found
+            self.known[side[new], rows[new]] = True
+        assert self.latents is not None
+        return self.latents[side, rows].float()
 
 
-class DenseFlowTask:
-    """Image encoder and dense DiT together: predict the clean latent from a noised one and a picture.
+class _PictureTask:
+    """Batches of augmented pictures with the latents of their shapes."""
 
-    Times start at pure noise, where only the picture helps (a regression), and spread over 0..1 during
-    the first ``curriculum`` of the run. Every encoded picture is used with ``draws`` noises.
+    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool) -> None:
+        self.conditioner, self.dit, self.pool, self.latents = conditioner, dit, pool, DenseLatents(vae, pool)
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures [B, 3, S, S] and normalised latents [B, Z, r, r, r]; half of them mirrored."""
+        rows = self.pool.sample(size, generator)
+        flip = (torch.rand(size, generator=generator) < 0.5).to(rows.device)
+        image = augment(self.pool.image[rows].float() / 255, generator)
+        image = torch.where(flip[:, None, None, None], image.flip(3), image)
+        return image, self.latents.get(rows, flip)
+
+
+class DenseRegressionTask(_PictureTask):
+    """Warm start: image encoder and DiT predict the latent from the picture alone, at t = 1 with an empty input.
+
+    Without it the flow learns to denoise long before it learns to look at the picture.
+    """
+
+    name = "dense_regression"
+
+    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool) -> None:
+        super().__init__(conditioner, dit, vae, pool)
+        self.modules = {"conditioner": conditioner, "dense_dit": dit}
+        self.rate = {"conditioner": 1.0, "dense_dit": 1.0}
+        warm_start(dit)
+
+    def loss(self, batch: int, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        image, clean = self.batch(batch, generator)
+        t = torch.full((batch,), 1000.0, device=clean.device)
+        out = self.dit(torch.zeros_like(clean), t, self.conditioner(image)).float()
+        error = (out - clean).square().mean()
+        return error, {"mse": error.item()}
+
+
+class DenseFlowTask(_PictureTask):
+    """Dense DiT after the warm start: predict the clean latent from a noised one and a picture.
+
+    The encoder is frozen, so that the sparse stage may be trained beside this. Every encoded picture is used
+    with ``draws`` noises. Latents are redundant, so that times must lean towards noise (``shift``): what the
+    picture has to decide is decided there.
     """
 
     name = "dense_dit"
 
     def __init__(
-        self, conditioner: ImageConditioner, dit: DenseDiT, pool: Pool, latents: tuple[Tensor, Tensor], *,
-        draws: int = 3, drop: float = 0.1, floor: float = 0.25, curriculum: float = 0.25, encoder_rate: float = 1.0,
-        noise_scale: float = 1.0,
+        self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool, *,
+        shift: float, draws: int = 3, drop: float = 0.1, floor: float = 0.3,
     ) -> None:  # fmt: skip
-        self.conditioner, self.dit, self.pool, self.latents = conditioner, dit, pool, latents
-        self.draws, self.drop, self.floor, self.curriculum = draws, drop, floor, curriculum
-        self.noise_scale = noise_scale
-        self.modules = {"conditioner": conditioner, "dense_dit": dit}
-        self.rate = {"conditioner": encoder_rate, "dense_dit": 1.0}
-        warm_start(dit)
+        super().__init__(conditioner.eval(), dit, vae, pool)
+        self.shift, self.draws, self.drop, self.floor = shift, draws, drop, floor
+        self.modules, self.rate = {"dense_dit": dit}, {"dense_dit": 1.0}
 
     def loss(self, batch: int, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
-        rows = self.pool.sample(batch, generator)
-        image = augment(self.pool.image[rows].float() / 255, generator)
-        clean = self.latents[0][rows].float()
-        flip = torch.rand(batch, generator=generator).to(image.device) < 0.5
-        image = torch.where(flip[:, None, None, None], image.flip(3), image)
-        clean = torch.where(flip[:, None, None, None, None], self.latents[1][rows].float(), clean)
-        tokens = self.conditioner(image)
-        spread = min(1.0, progress / self.curriculum)
+        image, clean = self.batch(batch, generator)
+        with torch.no_grad():
+            tokens = self.conditioner(image)
         tokens, clean = (x.repeat_interleave(self.draws, 0) for x in (tokens, clean))
-        t = sample_times(len(clean), "uniform", 1.0, generator).to(clean.device)
-        t = 1 - spread * (1 - t)
+        t = sample_times(len(clean), "uniform", self.shift, generator).to(clean.device)
         dropped = dropped_conditions(len(clean), self.drop, generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device) * self.noise_scale
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         out = self.dit(noised(clean, noise, t), t * 1000, without_dropped(tokens, dropped)).float()
         error = (out - clean).square().flatten(1).mean(1)
         weight = 1 / t.clamp_min(self.floor)
-        late = (t > 0.8) & ~dropped
+        late = (t > 0.95) & ~dropped
         at_noise = error[late].mean().item() if late.any() else error.mean().item()
         return (weight * error).mean() / weight.mean(), {"mse_noise": at_noise, "mse": error.mean().item()}
 

@@ -42,7 +42,7 @@ class SparseVAETask:
     name = "sparse_vae"
 
     def __init__(
-        self, vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, *, crop: int = 14, kl_weight: float = 1e-5,
+        self, vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, *, crop: int = 10, kl_weight: float = 1e-5,
         join: Callable = join_part,
     ) -> None:  # fmt: skip
         self.vae, self.pool, self.stage, self.crop, self.kl_weight, self.join = vae, pool, stage, crop, kl_weight, join

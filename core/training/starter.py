@@ -1,4 +1,4 @@
-"""The starter preset's training, phase by phase: pool, dense VAE, dense DiT, sparse VAE, sparse DiT.
+"""The starter preset's training, phase by phase: pool, dense VAE, regression, dense DiT, sparse VAE, sparse DiT.
 
 Every phase resumes from the run folder, and a finished one leaves its networks as weights of the preset in
 ``<run>/starter``. Phases depend only on the weights of those before them, so they may run on several machines.
@@ -21,11 +21,11 @@ from core.data.parts import compiled_join, join_part
 from core.data.pool import Pool, PoolConfig, build_pool
 from core.errors import ConfigError
 from core.models.registry import build
-from core.training.dense_tasks import DenseFlowTask, DenseVAETask, encode_pool, latent_statistics
+from core.training.dense_tasks import DenseFlowTask, DenseRegressionTask, DenseVAETask, latent_statistics
 from core.training.loop import LoopConfig, Task, run
 from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask
 
-PHASES = ("pool", "dense_vae", "dense_dit", "sparse_vae", "sparse_dit")
+PHASES = ("pool", "dense_vae", "dense_regression", "dense_dit", "sparse_vae", "sparse_dit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Recipe:
     shard_size: int
     pool_batch: int
     dense_vae: LoopConfig
+    dense_regression: LoopConfig
     dense_dit: LoopConfig
     sparse_vae: LoopConfig
     sparse_dit: LoopConfig
@@ -45,12 +46,13 @@ class Recipe:
 
 RECIPES = {
     "cpu": Recipe(  # about two hours of two cores
-        shards=20,
+        shards=12,
         shard_size=2048,
         pool_batch=32,
         dense_vae=LoopConfig(steps=650, batch=8, learning_rate=2e-3, ema=0.995),
-        dense_dit=LoopConfig(steps=4000, batch=16, learning_rate=6e-4, ema=0.998),
-        sparse_vae=LoopConfig(steps=1200, batch=2, learning_rate=1.5e-3, ema=0.995),
+        dense_regression=LoopConfig(steps=2400, batch=32, learning_rate=8e-4, ema=0.998, warmup=200),
+        dense_dit=LoopConfig(steps=1000, batch=16, learning_rate=5e-4, ema=0.998),
+        sparse_vae=LoopConfig(steps=1800, batch=2, learning_rate=6e-4, ema=0.995, autocast=False),
         sparse_dit=LoopConfig(steps=1500, batch=2, learning_rate=8e-4, ema=0.995),
         draws=3,
         sparse_shapes=600,
@@ -60,7 +62,8 @@ RECIPES = {
         shard_size=4096,
         pool_batch=512,
         dense_vae=LoopConfig(steps=4000, batch=64, learning_rate=1e-3, ema=0.999),
-        dense_dit=LoopConfig(steps=12000, batch=256, learning_rate=5e-4, ema=0.9995, warmup=500),
+        dense_regression=LoopConfig(steps=8000, batch=512, learning_rate=6e-4, ema=0.999, warmup=500),
+        dense_dit=LoopConfig(steps=8000, batch=256, learning_rate=5e-4, ema=0.9995, warmup=500),
         sparse_vae=LoopConfig(steps=4000, batch=8, learning_rate=1e-3, ema=0.999),
         sparse_dit=LoopConfig(steps=6000, batch=16, learning_rate=5e-4, ema=0.999),
         draws=4,
@@ -71,6 +74,7 @@ RECIPES = {
         shard_size=24,
         pool_batch=12,
         dense_vae=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
+        dense_regression=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
         dense_dit=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
         sparse_vae=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
         sparse_dit=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
@@ -150,16 +154,24 @@ class StarterTraining:
         self._save("dense_vae", vae, replace(vae.config, latent_scale=scale, latent_shift=shift))
         return True
 
+    def _dense_regression(self, seconds: float) -> bool:
+        pool, vae = self._load_pool(), self._finished("dense_vae")
+        task = DenseRegressionTask(self._new("conditioner"), self._new("dense_dit"), vae, pool)
+        done = self._train(task, self.recipe.dense_regression, seconds)
+        self._save("conditioner", task.conditioner, self.preset.conditioner)
+        if not (self.folder / "dense_dit.state.pt").exists():
+            self._save("dense_dit", task.dit, self.preset.dense.dit)
+        return done
+
     def _dense_dit(self, seconds: float) -> bool:
         pool, vae = self._load_pool(), self._finished("dense_vae")
-        latents = encode_pool(vae, pool)
+        dit = self._finished("dense_dit").requires_grad_(True)
         task = DenseFlowTask(
-            self._new("conditioner"), self._new("dense_dit"), pool, latents, draws=self.recipe.draws,
-            noise_scale=self.preset.dense.sampling.noise_scale,
+            self._finished("conditioner"), dit, vae, pool,
+            shift=self.preset.dense.sampling.shift, draws=self.recipe.draws,
         )  # fmt: skip
         done = self._train(task, self.recipe.dense_dit, seconds)
-        for name, module in task.modules.items():  # the average so far is worth trying before the end
-            self._save(name, module, self.preset.networks()[name])
+        self._save("dense_dit", dit, self.preset.dense.dit)
         return done
 
     def _sparse_vae(self, seconds: float) -> bool:
