@@ -21,7 +21,8 @@ _SIDE = 16  # voxels a side of a block
 _HALO = _SIDE + 1  # a block with the first voxels of its three upper neighbours
 _CELLS = _HALO**3
 _STRIDE = (_HALO**2, _HALO, 1)  # flat steps along x, y, z in a block with its halo
-_BATCH = 256  # blocks handled at once: about 60 MB of working memory
+_ROWS = 1 << 20  # voxels looked at at once where the whole input is read
+_BATCH = 128  # blocks handled at once: some 30 MB of working memory
 _EDGE_SHIFT = EDGE_BASE @ np.array(_STRIDE)  # [12]
 _CORNER_SHIFT = CORNER_OFFSETS @ np.array(_STRIDE)  # [8]
 
@@ -57,12 +58,14 @@ def extract_surface(
     if len(coords) and not (coords.min() >= 0 and coords.max() < resolution):
         raise InputError(f"voxel coordinates must lie in 0..{resolution - 1}.")
     surface = _Surface(grid)
-    scale = float(np.abs(values[np.isfinite(values)].astype(np.float32) - level).max(initial=0.0))
-    for batch in _block_batches(coords, values, resolution, level, outside):
-        surface.add(*batch, level=level, scale=scale)
-    if not surface.num_faces:
+    scale = _largest(values, level)
+    for start, batches in _layers(coords, values, resolution, level, outside):
+        for field, origin in batches:
+            surface.add(field, origin, level=level, scale=scale)
+        surface.finish_layer(start + _SIDE)
+    if not surface.faces.length:
         raise NoSurfaceError(_no_surface_message(values, level))
-    return surface.mesh()
+    return Mesh(surface.vertices.array, surface.faces.array)
 
 
 def _as_numpy(array) -> np.ndarray:
@@ -71,6 +74,15 @@ def _as_numpy(array) -> np.ndarray:
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array
         array = array.numpy()
     return np.asarray(array)
+
+
+def _largest(values: np.ndarray, level: float) -> float:
+    """The largest finite distance of a value from the level."""
+    largest = 0.0
+    for start in range(0, len(values), _ROWS):
+        part = np.abs(values[start : start + _ROWS].astype(np.float32) - np.float32(level))
+        largest = max(largest, float(part[np.isfinite(part)].max(initial=0.0)))
+    return largest
 
 
 def _no_surface_message(values: np.ndarray, level: float) -> str:
@@ -82,12 +94,18 @@ def _no_surface_message(values: np.ndarray, level: float) -> str:
 # --- voxels to blocks ---
 
 
-def _layer_starts(layer_of: np.ndarray, num: int) -> tuple[np.ndarray | None, np.ndarray]:
+def _layer_starts(coords: np.ndarray, num: int) -> tuple[np.ndarray | None, np.ndarray]:
     """Order of the voxels by layer (None if they already are) and the first position of each layer [num + 1]."""
-    if bool((layer_of[1:] >= layer_of[:-1]).all()):
-        return None, np.searchsorted(layer_of, np.arange(num + 1, dtype=layer_of.dtype))
-    order = np.argsort(layer_of, kind="stable").astype(np.int32 if len(layer_of) < 2**31 else np.int64)
-    return order, np.concatenate([[0], np.cumsum(np.bincount(layer_of, minlength=num))])
+    count, ascending, last = np.zeros(num, dtype=np.int64), True, 0
+    for start in range(0, len(coords), _ROWS):
+        layer = coords[start : start + _ROWS, 0] // _SIDE
+        count += np.bincount(layer, minlength=num)
+        ascending = ascending and bool(layer[0] >= last and (layer[1:] >= layer[:-1]).all())
+        last = layer[-1]
+    starts = np.concatenate([[0], np.cumsum(count)])
+    if ascending:
+        return None, starts
+    return np.argsort((coords[:, 0] // _SIDE).astype(np.uint16), kind="stable"), starts
 
 
 class _Layer:
@@ -125,19 +143,16 @@ class _Layer:
         return here, before
 
 
-def _block_batches(
+def _layers(
     coords: np.ndarray, values: np.ndarray, resolution: int, level: float, outside: float | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (field [S, 17, 17, 17] float32, NaN where inactive, origin [S, 3] of each block)."""
+) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]]]:
+    """Yields (first x, its batches of blocks) of each layer in turn; use up the batches before the next layer."""
     blocks = -(-resolution // _SIDE)
     fill = np.nan if outside is None else outside
-    layer_of = (coords[:, 0] // _SIDE).astype(np.uint16)
-    order, starts = _layer_starts(layer_of, blocks)
-    del layer_of
+    order, starts = _layer_starts(coords, blocks)
 
     def load(index: int) -> _Layer:
-        inside = index < blocks
-        rows = slice(starts[index], starts[index + 1]) if inside else slice(0, 0)
+        rows = slice(starts[index], starts[index + 1]) if index < blocks else slice(0, 0)
         rows = rows if order is None else order[rows]
         return _Layer(coords[rows], values[rows], blocks, fill)
 
@@ -148,38 +163,55 @@ def _block_batches(
         if outside is not None:
             wanted |= layer.reaches(level, outside)[0] | above.reaches(level, outside)[1]
         at = np.argwhere(wanted[:blocks, :blocks])
-        for start in range(0, len(at), _BATCH):
-            y, z = at[start : start + _BATCH].T
-            field = np.empty((len(y), _HALO, _HALO, _HALO), dtype=np.float32)
-            for dx, dy, dz in CORNER_OFFSETS:
-                source = above if dx else layer
-                low = (slice(None), *(slice(_SIDE, None) if d else slice(0, _SIDE) for d in (dx, dy, dz)))
-                part = source.values[:, : 1 if dx else None, : 1 if dy else None, : 1 if dz else None]
-                field[low] = part[source.slots[y + dy, z + dz]]
-            origin = np.stack([np.full(len(y), index), y, z], 1) * _SIDE
-            for axis in range(3):  # the grid has no cube beyond its last voxel
-                beyond = np.maximum(resolution - origin[:, axis], 0)
-                if (beyond < _HALO).any():
-                    gone = np.arange(_HALO) >= beyond[:, None]
-                    shape = [len(y), 1, 1, 1]
-                    shape[axis + 1] = _HALO
-                    field[np.broadcast_to(gone.reshape(shape), field.shape)] = np.nan
-            yield field, origin
+        yield index * _SIDE, _block_batches(layer, above, at, index, resolution)
+
+
+def _block_batches(
+    layer: _Layer, above: _Layer, at: np.ndarray, index: int, resolution: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (field [S, 17, 17, 17] float32, NaN where inactive, origin [S, 3]) of the blocks ``at`` [., 2] (y, z)."""
+    for start in range(0, len(at), _BATCH):
+        y, z = at[start : start + _BATCH].T
+        field = np.empty((len(y), _HALO, _HALO, _HALO), dtype=np.float32)
+        for dx, dy, dz in CORNER_OFFSETS:
+            source = above if dx else layer
+            part = source.values[:, : 1 if dx else None, : 1 if dy else None, : 1 if dz else None]
+            where = (slice(_SIDE, None) if d else slice(0, _SIDE) for d in (dx, dy, dz))
+            field[(slice(None), *where)] = part[source.slots[y + dy, z + dz]]
+        origin = np.stack([np.full(len(y), index), y, z], 1) * _SIDE
+        for axis in range(3):  # the grid has no cube beyond its last voxel
+            gone = np.arange(_HALO) >= resolution - origin[:, axis, None]  # [S, 17]
+            if gone.any():
+                shape = [len(y), 1, 1, 1]
+                shape[axis + 1] = _HALO
+                field[np.broadcast_to(gone.reshape(shape), field.shape)] = np.nan
+        yield field, origin
 
 
 # --- blocks to triangles ---
 
 
 class _Surface:
-    """Collects vertices and faces; at the end, vertices on block borders that name one grid edge become one."""
+    """Collects vertices and faces, a layer of blocks at a time.
+
+    Blocks name vertices on their borders by grid edge; when a layer is complete, those that name one edge become
+    one vertex, also with those of the layer before on the plane between the two.
+    """
 
     def __init__(self, grid: GridSpec) -> None:
         self.grid = grid
-        self.num_vertices = self.num_faces = 0
-        self.vertices: list[np.ndarray] = []  # [., 3] float32, world
-        self.faces: list[np.ndarray] = []  # [., 3] int32
-        self.border_rows: list[np.ndarray] = []  # vertices on borders of blocks
+        self.vertices = _Rows(np.float32)  # world
+        self.faces = _Rows(np.int32)
+        self.plane_keys = np.zeros(0, dtype=np.int64)  # grid edges on the last plane between layers
+        self.plane_rows = np.zeros(0, dtype=np.int32)  # and their vertices
+        self._start_layer()
+
+    def _start_layer(self) -> None:
+        self.layer_vertices: list[np.ndarray] = []  # [., 3] float32
+        self.layer_faces: list[np.ndarray] = []  # [., 3] int32, rows within the layer
+        self.border_rows: list[np.ndarray] = []  # rows within the layer, on borders of blocks
         self.border_keys: list[np.ndarray] = []  # [.] int64, their grid edges
+        self.num_layer_vertices = 0
 
     def add(self, field: np.ndarray, origin: np.ndarray, *, level: float, scale: float) -> None:
         """field [S, 17, 17, 17] (NaN: inactive), origin [S, 3]."""
@@ -206,10 +238,9 @@ class _Surface:
         renumber = np.cumsum(used, dtype=np.int32) - 1
         kept = np.flatnonzero(used)
         self._note_borders(base, edge_axis, kept[kept < len(edges)])
-        self.vertices.append(self.grid.index_to_world(position[kept]).astype(np.float32))
-        self.faces.append(renumber[faces] + np.int32(self.num_vertices))
-        self.num_vertices += len(kept)
-        self.num_faces += len(faces)
+        self.layer_faces.append(renumber[faces] + np.int32(self.num_layer_vertices))
+        self.layer_vertices.append(self.grid.index_to_world(position[kept]).astype(np.float32))
+        self.num_layer_vertices += len(kept)
 
     def _note_borders(self, base: np.ndarray, axis: np.ndarray, kept: np.ndarray) -> None:
         """base [E, 3] grid point that each edge starts from, axis [E], kept [K] ascending: the edges in use."""
@@ -219,33 +250,43 @@ class _Surface:
         rows = np.flatnonzero(on_border.any(1))
         side = self.grid.resolution
         key = ((base[rows, 0] * side + base[rows, 1]) * side + base[rows, 2]) * 3 + axis[rows]
-        self.border_rows.append((rows + self.num_vertices).astype(np.int32))
+        self.border_rows.append((rows + self.num_layer_vertices).astype(np.int32))
         self.border_keys.append(key)
 
-    def mesh(self) -> Mesh:
-        """The whole surface, border vertices merged."""
-        rows = np.concatenate(self.border_rows)
-        _, first, inverse = np.unique(np.concatenate(self.border_keys), return_index=True, return_inverse=True)
-        target = np.arange(self.num_vertices, dtype=np.int32)
-        target[rows] = rows[first][inverse]
-        kept = target == np.arange(self.num_vertices, dtype=np.int32)
-        target = (np.cumsum(kept, dtype=np.int32) - 1)[target]
-        vertices = _joined(self.vertices, self.num_vertices)[kept]
-        faces = _joined(self.faces, self.num_faces)
-        for start in range(0, len(faces), 1 << 20):
-            faces[start : start + (1 << 20)] = target[faces[start : start + (1 << 20)]]
-        return Mesh(vertices, faces)
+    def finish_layer(self, next_x: int) -> None:
+        """Merges and keeps what was added since the last call; the next layer starts at voxel ``next_x``."""
+        if not self.layer_faces:
+            self.plane_keys, self.plane_rows = self.plane_keys[:0], self.plane_rows[:0]
+            return
+        rows, keys = np.concatenate(self.border_rows), np.concatenate(self.border_keys)
+        before = len(self.plane_keys)
+        _, first, inverse = np.unique(np.append(self.plane_keys, keys), return_index=True, return_inverse=True)
+        owner = first[inverse[before:]]  # where the edge of each border row is first named, the plane before included
+        own = np.ones(self.num_layer_vertices, dtype=bool)
+        own[rows[owner != before + np.arange(len(rows))]] = False
+        number = np.cumsum(own, dtype=np.int32) + np.int32(self.vertices.length - 1)
+        number[rows] = np.append(self.plane_rows, number[rows])[owner]
+        self.vertices.append(np.concatenate(self.layer_vertices)[own])
+        self.faces.append(number[np.concatenate(self.layer_faces)])
+        on_plane = keys // (3 * self.grid.resolution**2) == next_x
+        self.plane_keys, self.plane_rows = keys[on_plane], number[rows[on_plane]]
+        self._start_layer()
 
 
-def _joined(parts: list[np.ndarray], length: int) -> np.ndarray:
-    """The parts as one array [length, 3]; each part is let go as soon as it is copied."""
-    whole = np.empty((length, 3), dtype=parts[0].dtype)
-    end = length
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
+class _Rows:
+    """An array [length, 3] that grows in place: the allocator moves its pages, so there are never two copies."""
+
+    def __init__(self, dtype: type) -> None:
+        self.array = np.zeros((0, 3), dtype=dtype)
+
+    @property
+    def length(self) -> int:
+        return len(self.array)
+
+    def append(self, rows: np.ndarray) -> None:  # [., 3]
+        start = len(self.array)
+        self.array.resize((start + len(rows), 3), refcheck=False)  # no view of it outlives a call
+        self.array[start:] = rows
 
 
 def _crossing_cubes(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
