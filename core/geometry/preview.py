@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.geometry.export import vertex_normals
 from core.geometry.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ CLAY = (0.80, 0.78, 0.74)
 _SUPERSAMPLING = 2
 _DISTANCE = 4.0  # of the eye from the middle, in radii of the mesh
 _MARGIN = 0.92  # share of the picture that the mesh's sphere fills
-_CANDIDATES = 1 << 21  # pairs of face and pixel looked at together: about 150 MB
+_CANDIDATES = 1 << 19  # pairs of face and pixel looked at together: about 100 MB
+_NOTHING = np.iinfo(np.int64).max
 # Directions towards the lights, in the eye's frame (x right, y up, z towards the eye), and their strengths.
 _LIGHTS = (((-0.5, 0.8, 0.7), 0.75), ((0.9, 0.1, 0.5), 0.25), ((0.0, -0.7, 0.6), 0.12))
-_AMBIENT = 0.16
+_AMBIENT = 0.10
 
 
 def render_mesh(
@@ -53,7 +55,7 @@ def render_mesh(
         face, weights = _nearest_faces(points, depth, mesh.faces, side, cull)  # [S', S'], [S', S', 3]
         hit = face >= 0
         corners = mesh.faces[face[hit]]  # [P, 3]
-        normal = np.einsum("pc,pcd->pd", weights[hit], _vertex_normals(mesh)[corners] @ view.T)
+        normal = np.einsum("pc,pcd->pd", weights[hit], vertex_normals(mesh)[corners] @ view.T)
         picture[hit, :3] = _shaded(normal, _towards_eye(points, mesh.faces)[face[hit]], color)
         picture[hit, 3] = 1.0
     small = picture.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 4).mean((1, 3))
@@ -96,8 +98,8 @@ def _rotation(yaw: float, pitch: float) -> np.ndarray:
 def _projected(mesh: Mesh, view: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixel positions [V, 2] (x right, y down) and depth [V], nearer is smaller; in perspective."""
     low, high = mesh.bounds.astype(np.float64)
-    radius = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
-    eye = (mesh.vertices - (low + high) / 2) / radius @ view.T  # [V, 3], within the unit sphere
+    centered = mesh.vertices - (low + high) / 2
+    eye = centered / max(float(np.linalg.norm(centered, axis=1).max()), 1e-9) @ view.T  # [V, 3], in the unit sphere
     depth = _DISTANCE - eye[:, 2]
     fill = _MARGIN * np.sqrt(_DISTANCE**2 - 1)  # the sphere's outline touches the margin
     x, y = eye[:, 0] / depth * fill, eye[:, 1] / depth * fill
@@ -109,38 +111,37 @@ def _nearest_faces(
     points: np.ndarray, depth: np.ndarray, faces: np.ndarray, side: int, cull: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest face at each pixel [side, side] (-1: none) and the weights of its corners [side, side, 3]."""
-    nearest = np.full(side * side, np.inf)
-    owner = np.full(side * side, -1, dtype=np.int64)
+    nearest = np.full(side * side, _NOTHING)  # bits of the depth, then the face: the smaller is the nearer
     corners = points[faces]  # [F, 3, 2]
     area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # [F]; negative looks at the eye
+    inverse_depth = (1 / depth)[faces]  # [F, 3]: linear on the screen
     low = np.clip(np.ceil(corners.min(1) - 0.5), 0, side).astype(np.int64)
     high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, side).astype(np.int64)  # exclusive
     extent = np.maximum(high - low, 0)
     drawn = np.flatnonzero((extent.prod(1) > 0) & ((area < 0) if cull else (area != 0)))
-    count = extent[drawn].prod(1)
-    ends = np.cumsum(count)
+    ends = np.cumsum(extent[drawn].prod(1))
     start = 0
     while start < len(drawn):  # batches of faces with about so many candidate pixels
         before = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + _CANDIDATES, side="right")))
-        rows, number = drawn[start:stop], count[start:stop]
+        rows = drawn[start:stop]
+        number = extent[rows].prod(1)
         face = np.repeat(rows, number)  # [P]
         step = np.arange(len(face)) - np.repeat(np.cumsum(number) - number, number)
-        pixel = low[face] + np.stack([step % extent[face, 0], step // extent[face, 0]], axis=1)
-        weight = _barycentric(pixel + 0.5, corners[face], area[face])
-        inside = (weight >= 0).all(1)
-        face, weight, pixel = face[inside], weight[inside], pixel[inside]
-        z = 1 / (weight / depth[faces[face]]).sum(1)  # 1 / depth is linear on the screen
-        index = pixel[:, 1] * side + pixel[:, 0]
-        order = np.lexsort((z, index))  # per pixel the nearest first
-        first = order[np.flatnonzero(np.diff(index[order], prepend=-1))]
-        first = first[z[first] < nearest[index[first]]]
-        nearest[index[first]], owner[index[first]] = z[first], face[first]
+        width = extent[face, 0]
+        row = step // width
+        x, y = low[face, 0] + step - row * width, low[face, 1] + row
+        weight = _barycentric(np.stack([x, y], axis=1) + 0.5, corners[face], area[face])
+        inside = np.flatnonzero((weight >= 0).all(1))
+        face = face[inside]
+        z = (1 / (weight[inside] * inverse_depth[face]).sum(1)).astype(np.float32)
+        np.minimum.at(nearest, y[inside] * side + x[inside], z.view(np.int32).astype(np.int64) << 32 | face)
         start = stop
+    owner = np.where(nearest == _NOTHING, -1, nearest & 0xFFFFFFFF)
     weights = np.zeros((side * side, 3))
     hit = np.flatnonzero(owner >= 0)
     center = np.stack([hit % side, hit // side], axis=1) + 0.5
-    screen = _barycentric(center, corners[owner[hit]], area[owner[hit]]) / depth[faces[owner[hit]]]
+    screen = _barycentric(center, corners[owner[hit]], area[owner[hit]]) * inverse_depth[owner[hit]]
     weights[hit] = screen / screen.sum(1, keepdims=True)
     return owner.reshape(side, side), weights.reshape(side, side, 3)
 
@@ -159,14 +160,6 @@ def _towards_eye(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """[F] bool: whether a face shows its outer side (counter-clockwise; the y axis of pixels points down)."""
     a, b, c = (points[faces[:, i]] for i in range(3))
     return _cross(b - a, c - a) < 0
-
-
-def _vertex_normals(mesh: Mesh) -> np.ndarray:
-    """[V, 3] sums of the normals of the faces around, by area."""
-    normals = mesh.face_normals()
-    corner = mesh.faces.reshape(-1)
-    weights = np.repeat(normals, 3, axis=0)
-    return np.stack([np.bincount(corner, weights[:, i], minlength=mesh.num_vertices) for i in range(3)], axis=1)
 
 
 def _shaded(normal: np.ndarray, outer: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:

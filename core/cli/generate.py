@@ -1,0 +1,259 @@
+"""``s2mesh generate``: one or more pictures, each to a mesh."""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.cli.errors import DEBUG_VARIABLE, describe, run_reporting
+from core.cli.generate_report import described, peak_memory, result_line, shown_progress
+from core.config.generation import MESH_FORMATS, GenerationOptions
+from core.errors import CheckpointError, ConfigError, InputError
+
+if TYPE_CHECKING:
+    from core.checkpoints.load import NetworkStore
+    from core.geometry.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and the files that shall come of it."""
+
+    image: Path
+    output: Path
+    file_format: str
+    preview: Path | None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="s2mesh generate",
+        description="Make a mesh of the object in each picture. A plain background is removed; a picture with "
+        "a transparent background gives the best shape. Y is up, the front is towards +Z.",
+    )
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, BMP, TIFF or GIF")
+    add("-o", "--output", type=Path, metavar="OUT", help="mesh file; with several pictures a folder (default: IMAGE's "
+        "name in the current folder)")  # fmt: skip
+    add("--format", choices=MESH_FORMATS, help="of the mesh (default: OUT's ending, else glb)")
+    add("--preset", default="starter", help="set of models (default: starter; `s2mesh doctor` lists them)")
+    add("--seed", type=int, default=0, metavar="N", help="another seed gives another shape (default: 0)")
+    add("--steps", type=int, metavar="N", help="sampling steps of the coarse structure (default: the preset's)")
+    add("--sparse-steps", type=int, metavar="N", help="sampling steps of each detail stage (default: the preset's)")
+    add("--guidance", type=float, metavar="X", help="how closely to follow the picture; 0 and 1 are without guidance")
+    add("--iso", type=float, metavar="X", help="where the surface is cut, -1 to 1; more is thicker")
+    add("--faces", type=int, metavar="N", help="simplify to at most so many faces")
+    add("--max-tokens", type=int, metavar="N", help="refuse a shape with more occupied cells than this")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:INDEX or mps (default: auto)")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
+    add("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
+    add("--keep-background", action="store_true", help="take the picture as it is")
+    add("--preview", type=Path, metavar="PNG", help="also draw the mesh; with several pictures a folder")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    add("--json", action="store_true", help="print one JSON object a picture instead of a line")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0, or if any picture failed 2 for the user's mistake, 1 for ours."""
+    arguments = build_parser().parse_args(argv)
+    options = _options(arguments)
+    jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
+    for target in {path for job in jobs for path in (job.output, job.preview) if path is not None}:
+        check_writable(target)
+    networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
+
+    statuses = []
+    for job in jobs:
+        try:
+            facts = _run(job, options, networks, quiet=arguments.quiet)
+        except CheckpointError:
+            raise  # the next picture would meet it too
+        except Exception as error:
+            if len(jobs) == 1 and not arguments.json:
+                raise
+            statuses.append(_tell_failure(job, error, as_json=arguments.json))
+            continue
+        statuses.append(0)
+        _tell(facts, as_json=arguments.json, quiet=arguments.quiet)
+    return 2 if 2 in statuses else max(statuses)
+
+
+def _options(arguments: argparse.Namespace) -> GenerationOptions:
+    return GenerationOptions(
+        preset=arguments.preset,
+        seed=arguments.seed,
+        dense_steps=arguments.steps,
+        sparse_steps=arguments.sparse_steps,
+        guidance=arguments.guidance,
+        iso_level=arguments.iso,
+        faces=arguments.faces,
+        max_tokens=arguments.max_tokens,
+        remove_background="keep" if arguments.keep_background else "auto",
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+
+
+# --- where results go ---
+
+
+def plan_jobs(images: list[Path], output: Path | None, file_format: str | None, preview: Path | None) -> list[Job]:
+    """Which file each picture becomes.
+
+    Raises:
+        ConfigError: for a format that contradicts the file's ending, or one file for several pictures.
+    """
+    many = len(images) > 1
+    ending = output.suffix.lower().lstrip(".") if output is not None else ""
+    into_folder = output is not None and (many or output.is_dir() or str(output).endswith(("/", os.sep)))
+    if many and ending in MESH_FORMATS and not output.is_dir():
+        raise ConfigError(f"{output} is one file for {len(images)} pictures. Give a folder with -o.")
+    if many and preview is not None and preview.suffix.lower() == ".png" and not preview.is_dir():
+        raise ConfigError(f"{preview} is one file for {len(images)} pictures. Give a folder with --preview.")
+    if not many and preview is not None and not preview.is_dir() and preview.suffix.lower() != ".png":
+        raise ConfigError(f"the preview {preview} must end in .png.")
+    if output is None or into_folder:
+        chosen = file_format or "glb"
+        folder = output if output is not None else Path()
+        names = _distinct([image.stem or "mesh" for image in images])
+        outputs = [folder / f"{name}.{chosen}" for name in names]
+    else:
+        chosen = _format_of(output, ending, file_format)
+        names, outputs = [images[0].stem], [output if ending else output.with_name(f"{output.name}.{chosen}")]
+    for image, target in zip(images, outputs, strict=True):
+        if target.exists() and image.exists() and target.samefile(image):
+            raise ConfigError(f"{target} is the picture itself. Name another file with -o.")
+    previews = [_preview_path(preview, name, many) for name in names]
+    return [Job(i, o, chosen, p) for i, o, p in zip(images, outputs, previews, strict=True)]
+
+
+def _format_of(output: Path, ending: str, file_format: str | None) -> str:
+    known = ", ".join(MESH_FORMATS)
+    if ending and ending not in MESH_FORMATS:
+        raise ConfigError(f"{output} names no mesh format. End it in one of: {known}.")
+    if ending and file_format and ending != file_format:
+        raise ConfigError(f"{output} ends in .{ending}, but --format is {file_format}. Leave one of them out.")
+    return file_format or ending or "glb"
+
+
+def _preview_path(preview: Path | None, name: str, many: bool) -> Path | None:
+    if preview is None:
+        return None
+    return preview / f"{name}.png" if many or preview.is_dir() else preview
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with -2, -3 and so on where one was there before."""
+    used: set[str] = set()
+    for index, name in enumerate(names):
+        number = 1
+        while (candidate := name if number == 1 else f"{name}-{number}").lower() in used:
+            number += 1
+        used.add(candidate.lower())
+        names[index] = candidate
+    return names
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of ``path`` if its own folder is there, and tries to write into it, before any long work.
+
+    Raises:
+        InputError: saying why it cannot be written.
+    """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
+    folder = path.parent
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileNotFoundError, NotADirectoryError, FileExistsError):
+        raise InputError(f"cannot write {path}: there is no folder {folder}. Create it first.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}. Choose a folder that you may write to.") from None
+
+
+# --- one picture ---
+
+
+def _networks(options: GenerationOptions, models_dir: Path | None) -> "NetworkStore":
+    from core.checkpoints.load import NetworkStore, find_preset_folder
+    from core.config.presets import get_preset
+    from core.pipeline.devices import resolve_device, resolve_dtype
+
+    preset = get_preset(options.preset)
+    device = resolve_device(options.device)
+    return NetworkStore(preset, find_preset_folder(preset, models_dir), device, resolve_dtype(device, options.dtype))
+
+
+def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quiet: bool) -> dict[str, Any]:
+    """Generate, write, and say what came out. Files appear by rename, after everything else is done."""
+    from core.geometry.export import write_atomically, write_mesh
+    from core.pipeline.image_to_shape import generate
+    from core.pipeline.progress import stage_names
+
+    started = time.perf_counter()
+    with shown_progress(job.image.name, stage_names(networks.preset), quiet=quiet) as show:
+        result = generate(job.image, networks, options, on_progress=show)
+        preview = None if job.preview is None else _drawn(result.mesh)
+    extras = {
+        "seed": result.seed,
+        "settings": result.settings,
+        "image": job.image.name,
+        "image_sha256": hashlib.sha256(job.image.read_bytes()).hexdigest(),
+    }
+    write_mesh(result.mesh, job.output, file_format=job.file_format, extras=extras)
+    if preview is not None:
+        write_atomically(job.preview, preview)
+    seconds = time.perf_counter() - started
+    return described(result, str(job.image), str(job.output), seconds, peak_memory(networks.device))
+
+
+def _drawn(mesh: "Mesh") -> bytes:
+    """The mesh as a PNG file."""
+    from PIL import Image
+
+    from core.geometry.preview import render_mesh
+
+    content = io.BytesIO()
+    Image.fromarray(render_mesh(mesh)).save(content, format="PNG")
+    return content.getvalue()
+
+
+# --- what is printed ---
+
+
+def _tell(facts: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print(json.dumps(facts), flush=True)
+    elif not quiet:
+        for note in facts["notes"]:
+            print(f"s2mesh: note: {note}", file=sys.stderr)
+        print(result_line(facts), flush=True)
+
+
+def _tell_failure(job: Job, error: Exception, *, as_json: bool) -> int:
+    """One line for a picture that failed; returns its exit status."""
+    if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+        traceback.print_exception(error)
+    message, status = describe(error)
+    message = " ".join(message.split())
+    named = message if str(job.image) in message else f"{job.image}: {message}"
+    print(f"s2mesh: error: {named}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps({"image": str(job.image), "error": message, "status": status}), flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(run_reporting(main))

@@ -1,0 +1,146 @@
+"""What ``s2mesh generate`` tells while it works and when it is done: bar or lines, result, peak memory."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the pipeline takes seconds to load
+    import torch
+
+    from core.pipeline.image_to_shape import GenerationResult
+    from core.pipeline.progress import Progress
+
+# Share of the time that a stage takes, by the first word of its name; only the bar's estimate depends on it.
+_WEIGHTS = {"image": 4.0, "structure": 24.0, "detail": 48.0, "decode": 8.0, "refine": 60.0, "surface": 10.0}
+_OTHER_WEIGHT = 4.0
+
+
+class Fraction:
+    """From stage and step to the share of the work that is done, which never falls."""
+
+    def __init__(self, stages: list[str]) -> None:
+        weights = [_WEIGHTS.get(name.split()[0], _OTHER_WEIGHT) for name in stages]
+        self._weight = dict(zip(stages, weights, strict=True))
+        self._before = {name: sum(weights[:i]) for i, name in enumerate(stages)}
+        self._total = sum(weights)
+        self._reached = 0.0
+
+    def after(self, progress: "Progress") -> float:
+        """0 at the start, 1 at the end."""
+        inside = self._weight[progress.stage] * progress.step / max(progress.steps, 1)
+        self._reached = max(self._reached, (self._before[progress.stage] + inside) / self._total)
+        return self._reached
+
+
+@contextmanager
+def shown_progress(title: str, stages: list[str], *, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """Draws a bar with the stage and the time left on a terminal, else one line a stage; on the error stream."""
+    if quiet:
+        yield lambda progress: None
+    elif sys.stderr.isatty():
+        with _bar(title, stages) as show:
+            yield show
+    else:
+        yield _lines(title, stages)
+
+
+@contextmanager
+def _bar(title: str, stages: list[str]) -> "Iterator[Callable[[Progress], None]]":
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.fields[title]}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[stage]:<24}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    fraction = Fraction(stages)
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=1.0, title=title, stage="loading")
+
+        def show(progress: "Progress") -> None:
+            stage = f"{progress.stage} {progress.step}/{progress.steps}"
+            bars.update(task, completed=fraction.after(progress), stage=stage)
+
+        yield show
+
+
+def _lines(title: str, stages: list[str]) -> "Callable[[Progress], None]":
+    started = time.perf_counter()
+
+    def show(progress: "Progress") -> None:
+        if progress.step == progress.steps:
+            number = stages.index(progress.stage) + 1
+            seconds = time.perf_counter() - started
+            line = f"{title}: [{number}/{len(stages)}] {progress.stage} done after {seconds:.1f} s"
+            print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+def described(result: "GenerationResult", image: str, output: str, seconds: float, peak: int | None) -> dict[str, Any]:
+    """What is told about one result, as plain data."""
+    return {
+        "image": image,
+        "output": output,
+        "vertices": result.mesh.num_vertices,
+        "faces": result.mesh.num_faces,
+        "watertight": result.mesh.is_watertight(),
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": peak,
+        "seed": result.seed,
+        "tokens": result.num_tokens,
+        "timings": {stage: round(value, 3) for stage, value in result.timings.items()},
+        "notes": list(result.notes),
+    }
+
+
+def result_line(facts: dict[str, Any]) -> str:
+    """``described`` for people."""
+    closed = "watertight" if facts["watertight"] else "not watertight"
+    peak = facts["peak_memory_bytes"]
+    memory = "" if peak is None else f", {peak / 2**30:.2f} GiB peak memory"
+    size = f"{facts['vertices']} vertices, {facts['faces']} faces, {closed}"
+    return f"{facts['output']}: {size}, {facts['seconds']:.1f} s{memory}"
+
+
+def peak_memory(device: "torch.device") -> int | None:
+    """Most bytes that this process has held, on the CUDA device where it is one, else in main memory."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return _windows_peak()
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _windows_peak() -> int | None:
+    """PeakWorkingSetSize of this process, asked of Windows itself."""
+    import ctypes
+    from ctypes import wintypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            *((name, ctypes.c_size_t) for name in ("PeakWorkingSetSize", "WorkingSetSize", "QuotaPeakPagedPoolUsage")),
+            *((name, ctypes.c_size_t) for name in ("QuotaPagedPoolUsage", "QuotaPeakNonPagedPoolUsage")),
+            *((name, ctypes.c_size_t) for name in ("QuotaNonPagedPoolUsage", "PagefileUsage", "PeakPagefileUsage")),
+        ]
+
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    windll = ctypes.windll  # type: ignore[attr-defined]
+    process = wintypes.HANDLE(windll.kernel32.GetCurrentProcess())
+    asked = windll.psapi.GetProcessMemoryInfo(process, ctypes.byref(counters), counters.cb)
+    return int(counters.PeakWorkingSetSize) if asked else None
