@@ -44,7 +44,7 @@ def watering_can(b: Builder) -> None:
 
 # name: family or function, seed of the shape, yaw and pitch in degrees
 PICTURES: dict[str, tuple[str | Callable[[Builder], None], int, float, float]] = {
-    "mug": ("mug", 11, 20, 25),
+    "mug": ("mug", 14, 20, 25),
     "lamp": ("lamp", 3, 15, 15),
     "teapot": ("teapot", 5, 10, 20),
     "sofa": ("sofa", 8, 30, 22),

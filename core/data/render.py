@@ -126,9 +126,9 @@ def _trace(parts: Parts, views: Views, box, frame: Tensor, size: int, join: Call
         best.scatter_(1, order, b)
         best_depth.scatter_(1, order, bt)
         active.scatter_(1, order, (b > 0.1) & (t < end) & active.gather(1, order))
-    alpha = (0.5 - best).clamp(0, 0.5) + 0.5 * (best <= 0.1)
+    alpha = torch.where(best <= 0.1, 1.0, (0.5 - best).clamp(0, 0.5))
     points = origin + directions * best_depth[..., None]
-    return alpha.clamp(0, 1).view(len(parts), size, size), points
+    return alpha.view(len(parts), size, size), points
 
 
 def _tight_frame(seen: Tensor, full: Tensor, jitter: Tensor) -> Tensor:
