@@ -1,6 +1,6 @@
 """What passes from one stage to the next: cells of the coarse structure, voxels of a dense field, voxels of a mesh.
 
-Letters: B samples, R cells per side of a grid, N occupied cells, V voxels.
+Letters: B samples, R cells per side of a grid, N occupied cells.
 """
 
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def crossing_voxels(field: Tensor, level: float) -> tuple[Tensor, Tensor]:
         field: [R, R, R].
 
     Returns:
-        coords [V, 3] int32, ascending, and values [V].
+        coords [V, 3] int32, ascending, and values [V], V voxels.
     """
     kept = []
     resolution = field.shape[0]

@@ -13,6 +13,7 @@ from core.config.base import to_dict
 from core.config.generation import GenerationOptions
 from core.config.presets import ModelPreset, SamplingConfig
 from core.errors import NoSurfaceError
+from core.geometry.band import close_gaps
 from core.geometry.components import remove_enclosed, remove_floaters
 from core.geometry.isosurface import extract_surface
 from core.geometry.mesh import Mesh
@@ -130,11 +131,14 @@ def generate(
         if stage.refiner is not None:
             with report.stage(progress.refine(side), 1) as step:
                 field = stages.refine_field(networks.get(f"refiner_{side}"), sdf, feats, step)[0]  # [R, R, R]
-                voxels, values = crossing_voxels(field, level)  # [V, 3], [V]
+                voxels, values = crossing_voxels(field, level)  # [M, 3], [M]
                 del field
         del sdf, feats, latent
 
         with report.stage(progress.surface(side), 1 if last else 2) as step:
+            voxels, values = voxels.cpu().numpy(), values.float().cpu().numpy()
+            if stage.refiner is None:  # a refined field has no gaps
+                voxels, values = close_gaps(voxels, values, side, stage.vae.upsampling, level)
             mesh = extract_surface(voxels, values, side, level)
             if not last:
                 step(1, 2)
