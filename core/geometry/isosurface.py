@@ -6,23 +6,26 @@ of a layer that hold voxels. Vertices belong to grid edges, so what two cubes sh
 is closed wherever the band of active voxels is.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from core.errors import InputError, NoSurfaceError
+from core.geometry.blocks import HALO, ROWS, SIDE, block_layers
 from core.geometry.grid import GridSpec
-from core.geometry.marching_cubes_table import CENTER, CORNER_OFFSETS, EDGE_AXIS, EDGE_BASE, sign_table, triangulate
+from core.geometry.marching_cubes_table import (
+    CENTER,
+    CORNER_OFFSETS,
+    EDGE_AXIS,
+    EDGE_BASE,
+    inner_vertices,
+    sign_table,
+    triangulate,
+)
 from core.geometry.mesh import Mesh
 
 # N active voxels, R grid side, S blocks in a layer or batch, V vertices, F faces
 
-_SIDE = 16  # voxels a side of a block
-_HALO = _SIDE + 1  # a block with the first voxels of its three upper neighbours
-_CELLS = _HALO**3
-_STRIDE = (_HALO**2, _HALO, 1)  # flat steps along x, y, z in a block with its halo
-_ROWS = 1 << 20  # voxels looked at at once where the whole input is read
-_BATCH = 128  # blocks handled at once: some 30 MB of working memory
+_CELLS = HALO**3
+_STRIDE = (HALO**2, HALO, 1)  # flat steps along x, y, z in a block with its halo
 _EDGE_SHIFT = EDGE_BASE @ np.array(_STRIDE)  # [12]
 _CORNER_SHIFT = CORNER_OFFSETS @ np.array(_STRIDE)  # [8]
 
@@ -58,11 +61,12 @@ def extract_surface(
     if len(coords) and not (coords.min() >= 0 and coords.max() < resolution):
         raise InputError(f"voxel coordinates must lie in 0..{resolution - 1}.")
     surface = _Surface(grid)
-    scale = _largest(values, level)
-    for start, batches in _layers(coords, values, resolution, level, outside):
+    level, scale = float(level), _largest(values, level)
+    threshold = _float32_below(level)
+    for start, batches in block_layers(coords, values, resolution, threshold, outside):
         for field, origin in batches:
-            surface.add(field, origin, level=level, scale=scale)
-        surface.finish_layer(start + _SIDE)
+            surface.add(field, origin, level=level, threshold=threshold, scale=scale)
+        surface.finish_layer(start + SIDE)
     if not surface.faces.length:
         raise NoSurfaceError(_no_surface_message(values, level))
     return Mesh(surface.vertices.array, surface.faces.array)
@@ -79,116 +83,22 @@ def _as_numpy(array) -> np.ndarray:
 def _largest(values: np.ndarray, level: float) -> float:
     """The largest finite distance of a value from the level."""
     largest = 0.0
-    for start in range(0, len(values), _ROWS):
-        part = np.abs(values[start : start + _ROWS].astype(np.float32) - np.float32(level))
+    for start in range(0, len(values), ROWS):
+        part = np.abs(values[start : start + ROWS].astype(np.float32) - np.float32(level))
         largest = max(largest, float(part[np.isfinite(part)].max(initial=0.0)))
     return largest
+
+
+def _float32_below(level: float) -> np.float32:
+    """The float32 that splits float32 values as ``level`` does: above it if and only if above ``level``."""
+    nearest = np.float32(level)
+    return nearest if float(nearest) <= level else np.nextafter(nearest, np.float32(-np.inf))
 
 
 def _no_surface_message(values: np.ndarray, level: float) -> str:
     finite = values[np.isfinite(values)]
     found = f"values lie in {finite.min():.4g}..{finite.max():.4g}" if len(finite) else "there are no active voxels"
     return f"no surface: the field never crosses {level:g} ({found}). Try another seed or iso level."
-
-
-# --- voxels to blocks ---
-
-
-def _layer_starts(coords: np.ndarray, num: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """Order of the voxels by layer (None if they already are) and the first position of each layer [num + 1]."""
-    count, ascending, last = np.zeros(num, dtype=np.int64), True, 0
-    for start in range(0, len(coords), _ROWS):
-        layer = coords[start : start + _ROWS, 0] // _SIDE
-        count += np.bincount(layer, minlength=num)
-        ascending = ascending and bool(layer[0] >= last and (layer[1:] >= layer[:-1]).all())
-        last = layer[-1]
-    starts = np.concatenate([[0], np.cumsum(count)])
-    if ascending:
-        return None, starts
-    return np.argsort((coords[:, 0] // _SIDE).astype(np.uint16), kind="stable"), starts
-
-
-class _Layer:
-    """The blocks of one layer that hold voxels, as dense little cubes."""
-
-    def __init__(self, coords: np.ndarray, values: np.ndarray, blocks: int, fill: float) -> None:
-        """coords [N, 3] of one layer, values [N], blocks: blocks along y and z, fill: value of inactive voxels."""
-        x, y, z = (np.ascontiguousarray(coords[:, i], dtype=np.int32) for i in range(3))
-        block = (y // _SIDE) * (blocks + 1) + z // _SIDE
-        held = np.zeros((blocks + 1) ** 2, dtype=bool)  # one more along y and z: the halo of the last block
-        held[block] = True
-        num = int(held.sum())
-        self.slots = np.full((blocks + 1) ** 2, num, dtype=np.int32)  # slot `num` is an inactive block
-        self.slots[held] = np.arange(num, dtype=np.int32)
-        self.values = np.full((num + 1, _SIDE, _SIDE, _SIDE), fill, dtype=np.float32)
-        local = ((x % _SIDE) * _SIDE + y % _SIDE) * _SIDE + z % _SIDE
-        values = values.astype(np.float32)
-        self.values.reshape(-1)[self.slots[block] * _SIDE**3 + local] = np.where(np.isfinite(values), values, fill)
-        self.slots = self.slots.reshape(blocks + 1, blocks + 1)
-        self.held = held.reshape(blocks + 1, blocks + 1)
-
-    def reaches(self, level: float, outside: float) -> tuple[np.ndarray, np.ndarray]:
-        """Blocks [2 of blocks + 1, blocks + 1] bool that a crossing with ``outside`` below y or z (first) or below
-        x (second, of the layer before) may lie in."""
-        crosses = ((self.values > level) != (outside > level))[:-1]
-        here, before = np.zeros_like(self.held), np.zeros_like(self.held)
-        at = np.argwhere(self.held)  # rows in slot order
-        for dy in (0, 1):
-            for dz in (0, 1):
-                rim = crosses[:, :, 0 : 1 if dy else None, 0 : 1 if dz else None]
-                for target, part in ((here, rim), (before, rim[:, 0:1])):
-                    block = at[part.any((1, 2, 3))] - (dy, dz)
-                    block = block[(block >= 0).all(1)]
-                    target[block[:, 0], block[:, 1]] = True
-        return here, before
-
-
-def _layers(
-    coords: np.ndarray, values: np.ndarray, resolution: int, level: float, outside: float | None
-) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]]]:
-    """Yields (first x, its batches of blocks) of each layer in turn; use up the batches before the next layer."""
-    blocks = -(-resolution // _SIDE)
-    fill = np.nan if outside is None else outside
-    order, starts = _layer_starts(coords, blocks)
-
-    def load(index: int) -> _Layer:
-        rows = slice(starts[index], starts[index + 1]) if index < blocks else slice(0, 0)
-        rows = rows if order is None else order[rows]
-        return _Layer(coords[rows], values[rows], blocks, fill)
-
-    above = load(0)
-    for index in range(blocks):
-        layer, above = above, load(index + 1)
-        wanted = layer.held.copy()
-        if outside is not None:
-            wanted |= layer.reaches(level, outside)[0] | above.reaches(level, outside)[1]
-        at = np.argwhere(wanted[:blocks, :blocks])
-        yield index * _SIDE, _block_batches(layer, above, at, index, resolution)
-
-
-def _block_batches(
-    layer: _Layer, above: _Layer, at: np.ndarray, index: int, resolution: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (field [S, 17, 17, 17] float32, NaN where inactive, origin [S, 3]) of the blocks ``at`` [., 2] (y, z)."""
-    for start in range(0, len(at), _BATCH):
-        y, z = at[start : start + _BATCH].T
-        field = np.empty((len(y), _HALO, _HALO, _HALO), dtype=np.float32)
-        for dx, dy, dz in CORNER_OFFSETS:
-            source = above if dx else layer
-            part = source.values[:, : 1 if dx else None, : 1 if dy else None, : 1 if dz else None]
-            where = (slice(_SIDE, None) if d else slice(0, _SIDE) for d in (dx, dy, dz))
-            field[(slice(None), *where)] = part[source.slots[y + dy, z + dz]]
-        origin = np.stack([np.full(len(y), index), y, z], 1) * _SIDE
-        for axis in range(3):  # the grid has no cube beyond its last voxel
-            gone = np.arange(_HALO) >= resolution - origin[:, axis, None]  # [S, 17]
-            if gone.any():
-                shape = [len(y), 1, 1, 1]
-                shape[axis + 1] = _HALO
-                field[np.broadcast_to(gone.reshape(shape), field.shape)] = np.nan
-        yield field, origin
-
-
-# --- blocks to triangles ---
 
 
 class _Surface:
@@ -213,13 +123,15 @@ class _Surface:
         self.border_keys: list[np.ndarray] = []  # [.] int64, their grid edges
         self.num_layer_vertices = 0
 
-    def add(self, field: np.ndarray, origin: np.ndarray, *, level: float, scale: float) -> None:
+    def add(self, field: np.ndarray, origin: np.ndarray, *, level: float, threshold: np.float32, scale: float) -> None:
         """field [S, 17, 17, 17] (NaN: inactive), origin [S, 3]."""
         flat = field.reshape(-1)
-        cubes, codes = _crossing_cubes(flat, level)
+        cubes, codes = _crossing_cubes(flat, threshold)
         if not len(cubes):
             return
-        edge_rows, edges, edge_axis = _crossing_edges(flat, level)  # rows [3, cells]: edge to its position in `edges`
+        edge_rows, edges, edge_axis = _crossing_edges(
+            flat, threshold
+        )  # rows [3, cells]: edge to its position in `edges`
         cubes_of_faces, face_edges, centers = _triangles(flat, cubes, codes, level, scale)
         inner = face_edges == CENTER
         shift = np.append(_EDGE_SHIFT + EDGE_AXIS * len(flat), 0)
@@ -245,7 +157,7 @@ class _Surface:
     def _note_borders(self, base: np.ndarray, axis: np.ndarray, kept: np.ndarray) -> None:
         """base [E, 3] grid point that each edge starts from, axis [E], kept [K] ascending: the edges in use."""
         base, axis = base[kept], axis[kept]
-        on_border = base % _SIDE == 0
+        on_border = base % SIDE == 0
         on_border[np.arange(len(kept)), axis] = False
         rows = np.flatnonzero(on_border.any(1))
         side = self.grid.resolution
@@ -289,34 +201,34 @@ class _Rows:
         self.array[start:] = rows
 
 
-def _crossing_cubes(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def _crossing_cubes(flat: np.ndarray, threshold: np.float32) -> tuple[np.ndarray, np.ndarray]:
     """Flat position of the low corner of each cube that crosses the level, and its sign pattern [.] uint8."""
 
     def over_corners(bits: np.ndarray, doubled: bool) -> np.ndarray:
-        for stride, shift in ((1, 1), (_HALO, 2), (_HALO**2, 4)):
+        for stride, shift in ((1, 1), (HALO, 2), (HALO**2, 4)):
             low, high = bits[:-stride], bits[stride:]
             bits = low | high << shift if doubled else low & high
         return bits
 
-    code = over_corners((flat > level).view(np.uint8), True)
+    code = over_corners((flat > threshold).view(np.uint8), True)
     crossing = (code != 0) & (code != 255)
     missing = np.isnan(flat)
     if missing.any():
         crossing &= over_corners(~missing, False)
-    own = np.zeros((_HALO, _HALO, _HALO), dtype=bool)
-    own[:_SIDE, :_SIDE, :_SIDE] = True
+    own = np.zeros((HALO, HALO, HALO), dtype=bool)
+    own[:SIDE, :SIDE, :SIDE] = True
     crossing &= np.tile(own.reshape(-1), len(flat) // _CELLS)[: len(crossing)]
     cubes = np.flatnonzero(crossing)
     return cubes, code[cubes]
 
 
-def _crossing_edges(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _crossing_edges(flat: np.ndarray, threshold: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges whose ends lie on both sides of the level.
 
     Returns:
         rows [3, cells] int32, valid only at crossing edges; edges [E] flat start of each; axis [E].
     """
-    above = flat > level
+    above = flat > threshold
     rows = np.empty((3, len(flat)), dtype=np.int32)
     edges, axes, total = [], [], 0
     for axis, stride in enumerate(_STRIDE):
@@ -349,19 +261,19 @@ def _triangles(
     if not unclear.any():
         return cube_of, edges, (cubes[:0], np.zeros((0, 3)))
     cubes = cubes[unclear]
-    found = triangulate(flat[cubes[:, None] + _CORNER_SHIFT].astype(np.float64) - level, scale)
-    has_center = ~np.isnan(found.center[:, 0])
+    corner_values = flat[cubes[:, None] + _CORNER_SHIFT].astype(np.float64) - level
+    found = triangulate(corner_values, scale)
     return (
         np.concatenate([cube_of, cubes[found.cube]]),
         np.concatenate([edges, found.edges]),
-        (cubes[has_center], found.center[has_center]),
+        (cubes[found.has_center], inner_vertices(corner_values[found.has_center])),
     )
 
 
 def _global_coords(flat_index: np.ndarray, origin: np.ndarray) -> np.ndarray:  # [E] -> [E, 3] int64
     block, local = np.divmod(flat_index, _CELLS)
-    x, rest = np.divmod(local, _HALO**2)
-    return origin[block] + np.stack([x, rest // _HALO, rest % _HALO], 1)
+    x, rest = np.divmod(local, HALO**2)
+    return origin[block] + np.stack([x, rest // HALO, rest % HALO], 1)
 
 
 def _positions(

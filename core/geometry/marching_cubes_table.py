@@ -4,7 +4,8 @@ scikit-image has Lewiner's marching cubes ("Efficient implementation of Marching
 guarantees", 2003), and only for dense arrays. Here many separate cubes are laid into one small array, and its answer is
 read back as triangles over cube edges. For most of the 256 sign patterns the answer depends on the signs
 alone: those are asked once and kept as a table. For the patterns with an ambiguous face or interior it depends
-on the values, and each such cube is asked with its own.
+on the values, and each such cube is asked with its own. (Where a value equals the level, several answers are equally
+right, and ours may be another one than the reference's; neighbouring cubes still agree.)
 
 Corners of a cube are numbered ``4 dx + 2 dy + dz``. Edges are ``4 axis + 2 p + q`` with (p, q) the edge's
 offsets along the two other axes in ascending order. Edge 12 is a vertex inside the cube, which some of the
@@ -43,7 +44,7 @@ class CubeTriangles:
 
     cube: np.ndarray  # [T] int64, ascending row of the cube
     edges: np.ndarray  # [T, 3] int64, edge 0..11 or CENTER, outward for values that grow outward
-    center: np.ndarray  # [K, 3] float64 position of the inner vertex in the unit cube, NaN where there is none
+    has_center: np.ndarray  # [K] bool: the cube has an inner vertex
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,18 @@ def triangulate(corner_values: np.ndarray, scale: float) -> CubeTriangles:
     per_pack = _PACK**3
     parts = [_triangulate_pack(values[start : start + per_pack]) for start in range(0, len(values), per_pack)]
     if not parts:
-        return CubeTriangles(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+        return CubeTriangles(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, bool))
     return CubeTriangles(
         np.concatenate([part.cube + i * per_pack for i, part in enumerate(parts)]),
         np.concatenate([part.edges for part in parts]),
-        np.concatenate([part.center for part in parts]),
+        np.concatenate([part.has_center for part in parts]),
     )
+
+
+def inner_vertices(corner_values: np.ndarray) -> np.ndarray:  # [K, 8] minus the level -> [K, 3] in the unit cube
+    """Where the reference puts inner vertices: the mean of the corners, each weighted by 1 / its distance."""
+    weight = 1.0 / (np.abs(corner_values) + np.spacing(1.0))
+    return weight @ CORNER_OFFSETS / weight.sum(1, keepdims=True)
 
 
 def _triangulate_pack(values: np.ndarray) -> CubeTriangles:  # values [K <= _PACK^3, 8]
@@ -101,11 +108,11 @@ def _triangulate_pack(values: np.ndarray) -> CubeTriangles:  # values [K <= _PAC
     corner = np.take_along_axis(local, other, 1).astype(np.int64)
     edge = np.where(inner.sum(1) == 1, 4 * axis + 2 * corner[:, 0] + corner[:, 1], CENTER)
 
-    center = np.full((num, 3), np.nan)
-    center[vertex_cube[edge == CENTER]] = local[edge == CENTER]
+    has_center = np.zeros(num, dtype=bool)
+    has_center[vertex_cube[edge == CENTER]] = True
     cube = vertex_cube[faces[:, 0]]
     order = np.argsort(cube, kind="stable")
-    return CubeTriangles(cube[order], edge[faces[order]], center)
+    return CubeTriangles(cube[order], edge[faces[order]], has_center)
 
 
 @cache

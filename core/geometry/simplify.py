@@ -14,8 +14,7 @@ def simplify(mesh: Mesh, max_faces: int, on_message: Callable[[str], None] | Non
     """At most ``max_faces`` faces, where edges can be collapsed that far.
 
     A mesh within the budget comes back as it is. Closed parts stay closed as far as the library keeps them so.
-    A mesh of many tiny parts may end above the budget (a closed part has at least four faces): compare
-    ``num_faces`` of the result; the message says so too.
+    Tiny parts may vanish. Should the library stop above the budget, the message says so and ``num_faces`` tells.
 
     Raises:
         ConfigError: for a budget below 4 faces.

@@ -3,7 +3,7 @@
     python tests/bench/extraction.py [--resolution 1024] [--band 4] [--json]
 
 The field is a sphere of radius 0.8 of the half side. The sparse side gets the voxels nearer than ``band`` steps to it,
-as the decoder would give them; the dense side gets the whole grid and scikit-image's marching cubes. Time is
+as the decoder gives them; the dense side gets the whole grid and scikit-image's marching cubes. Time is
 the extraction alone. Memory is the peak of the whole process, input and interpreter included, on both sides.
 Prints both and the ratios sparse / dense; the goal is a tenth of the memory and no more time.
 """
@@ -77,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--band", type=float, default=4.0, help="voxels on each side of the surface")
-    parser.add_argument("--index-type", default="int16", help="of the voxel coordinates")
-    parser.add_argument("--value-type", default="float16", help="of the distances")
+    parser.add_argument("--index-type", default="int32", help="of the voxel coordinates")
+    parser.add_argument("--value-type", default="float32", help="of the distances")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=("sparse", "dense"), help="measure one side in this process")
     options = parser.parse_args(argv)
