@@ -5,24 +5,24 @@ import sys
 from pathlib import Path
 
 from core.cli.errors import run_reporting
-
-PHASES = ("pool", "dense_vae", "dense_regression", "dense_dit", "sparse_vae", "sparse_dit")
+from core.config.training import PHASES, RECIPES
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="s2mesh train-starter",
-        description="Train the starter preset on procedurally generated shapes. Run it again to go on where it stopped; "
-        "finished networks lie in RUN/starter and are used by `s2mesh generate --models-dir RUN`.",
+        description="Train the starter preset on procedurally generated shapes. Run it again to go on where it "
+        "stopped; finished networks lie in RUN/starter and are used by `s2mesh generate --models-dir RUN`.",
     )
-    parser.add_argument("--run", type=Path, default=Path("runs/starter"), help="folder of states, log and weights (%(default)s)")
-    parser.add_argument("--recipe", choices=("cpu", "gpu", "tiny"), default="cpu", help="sizes of the run (%(default)s)")
-    parser.add_argument("--phases", nargs="+", default=list(PHASES), metavar="PHASE", help=f"of {', '.join(PHASES)} (all)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop, resumably, after this long")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of shapes, weights and noise (%(default)s)")
-    parser.add_argument("--pool", type=Path, help="training data of another run")
-    parser.add_argument("--no-compile", action="store_true", help="do not compile the shape evaluation")
+    add = parser.add_argument
+    add("--run", type=Path, default=Path("runs/starter"), help="folder of states, log and weights (%(default)s)")
+    add("--recipe", choices=tuple(RECIPES), default="cpu", help="sizes of the run (%(default)s)")
+    add("--phases", nargs="+", default=list(PHASES), metavar="PHASE", help=f"of {', '.join(PHASES)} (all)")
+    add("--minutes", type=float, default=float("inf"), help="stop, resumably, after this long")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    add("--seed", type=int, default=0, help="of shapes, weights and noise (%(default)s)")
+    add("--pool", type=Path, help="training data of another run")
+    add("--no-compile", action="store_true", help="do not compile the shape evaluation")
     return parser
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train; status 0 when the phases are finished, 3 when the time was up before."""
     options = build_parser().parse_args(argv)
     from core.pipeline.devices import resolve_device
-    from core.training.starter import RECIPES, StarterTraining
+    from core.training.starter import StarterTraining
 
     training = StarterTraining(
         folder=options.run,

@@ -36,7 +36,10 @@ class Builder:
         self.parts: list[dict] = []
         palette = PALETTES[rng.integers(len(PALETTES))]
         wild = rng.random(3) < 0.35
-        self.colors = [rng.random(3) if w else np.clip(np.add(c, rng.normal(0, 0.05, 3)), 0.02, 1) for w, c in zip(wild, palette, strict=True)]
+        self.colors = [
+            rng.random(3) if w else np.clip(np.add(c, rng.normal(0, 0.05, 3)), 0.02, 1)
+            for w, c in zip(wild, palette, strict=True)
+        ]
         if rng.random() < 0.35:  # many real objects have one colour
             self.colors = [self.colors[0]] * 3
 
@@ -70,7 +73,9 @@ class Builder:
         half = (radius + thickness, thickness, radius + thickness)
         self.add(center, half, round_section=True, edge=thickness, wall=thickness, **settings)
 
-    def beam(self, start, end, radius: float, *, square: bool = False, taper: float = 0.0, edge: float = 0.0, **settings) -> None:
+    def beam(
+        self, start, end, radius: float, *, square: bool = False, taper: float = 0.0, edge: float = 0.0, **settings
+    ) -> None:
         """A rod from one point to another, thinner by ``taper`` at its end."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         axis = end - start
@@ -91,7 +96,9 @@ class Builder:
         """Remove a round hole along y."""
         self.rod(center, radius, half_length, op=SUBTRACT, **settings)
 
-    def lathe(self, radii: list[float], heights: list[float], *, blend: float = 0.02, color: int = 0, op: int = UNION) -> None:
+    def lathe(
+        self, radii: list[float], heights: list[float], *, blend: float = 0.02, color: int = 0, op: int = UNION
+    ) -> None:
         """Stacked frusta through ``radii`` at ``heights`` (bottom to top)."""
         for low, high, r0, r1 in zip(heights[:-1], heights[1:], radii[:-1], radii[1:], strict=True):
             half = (high - low) / 2 + 0.004

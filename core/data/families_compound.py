@@ -5,7 +5,9 @@ import numpy as np
 from core.data.builder import Builder
 
 
-def _legs(b: Builder, x: float, z: float, top: float, bottom: float, radius: float, splay: float, color: int = 1) -> None:
+def _legs(
+    b: Builder, x: float, z: float, top: float, bottom: float, radius: float, splay: float, color: int = 1
+) -> None:
     square = b.chance(0.5)
     for sx in (-1, 1):
         for sz in (-1, 1):
@@ -164,7 +166,8 @@ def quadruped(b: Builder) -> None:
     b.beam((0, 0.15, body * 0.7), tuple(head), thick * 0.5, blend=0.05, edge=0.05)
     b.ball(tuple(head), thick * b.u(0.7, 0.95), stretch=(0.9, 0.9, 1.25), blend=0.03)
     for sx in (-1, 1):
-        b.beam(tuple(head + [sx * 0.08, 0.08, -0.05]), tuple(head + [sx * 0.14, b.u(0.2, 0.38), -0.05]), 0.05, taper=0.02, color=1)
+        tip = head + [sx * 0.14, b.u(0.2, 0.38), -0.05]
+        b.beam(tuple(head + [sx * 0.08, 0.08, -0.05]), tuple(tip), 0.05, taper=0.02, color=1)
     b.beam((0, 0.15, -body * 0.9), (0, b.u(0.0, 0.4), -body - b.u(0.15, 0.35)), 0.045, edge=0.03)
     if b.chance(0.3):
         b.spin(b.u(-40, 40))
@@ -185,7 +188,8 @@ def plane(b: Builder) -> None:
     b.beam((0, 0, -0.9), (0, 0, 0.9), r, edge=r * 0.95)
     sweep = b.u(0, 0.3)
     for s in (-1, 1):
-        b.beam((0, 0, 0.2), (s * wing, b.u(0.0, 0.1), 0.2 - sweep), 0.13, square=True, taper=0.04, stretch=(1, 1, 0.35), color=1)
+        tip = (s * wing, b.u(0.0, 0.1), 0.2 - sweep)
+        b.beam((0, 0, 0.2), tip, 0.13, square=True, taper=0.04, stretch=(1, 1, 0.35), color=1)
         b.beam((0, 0.02, -0.75), (s * wing * 0.4, 0.05, -0.8), 0.09, square=True, stretch=(1, 1, 0.4), color=1)
     b.box((0, 0.2, -0.78), (0.035, 0.2, 0.13), color=1)
 

@@ -57,7 +57,9 @@ def draw_shapes(count: int, seed: int, *, left_out: bool = False) -> tuple[Parts
     return normalized(pack([make_shape(names[f], rng) for f in family], MAX_PARTS)), torch.from_numpy(family)
 
 
-def make_shard(config: PoolConfig, index: int, device: torch.device | str, *, join: Callable = join_part) -> dict[str, Tensor]:
+def make_shard(
+    config: PoolConfig, index: int, device: torch.device | str, *, join: Callable = join_part
+) -> dict[str, Tensor]:
     """Samples of shard ``index``: ``image`` [n, 3, S, S] uint8 on white, ``field`` [n, R, R, R] int8,
     ``family`` [n] and one tensor per field of ``Parts``. Shapes that came out empty are dropped."""
     seed = config.seed * 1_000_003 + index

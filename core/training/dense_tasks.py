@@ -162,7 +162,8 @@ class DenseFlowTask(_PictureTask):
 def warm_start(dit: DenseDiT) -> None:
     """Start as a regression from the picture: open gates, and a noisy input that does not enter yet."""
     with torch.no_grad():
-        for projection in [m for m in (dit.adaLN_modulation, *(b.adaLN_modulation for b in dit.blocks)) if m is not None]:
+        projections = (dit.adaLN_modulation, *(block.adaLN_modulation for block in dit.blocks))
+        for projection in [p for p in projections if p is not None]:
             gates = projection[-1].bias.view(6, -1)  # shift, scale, gate of attention, then of the feed-forward
             gates[2] = gates[5] = 1.0
         dit.input_layer.weight.zero_()

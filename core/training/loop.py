@@ -17,21 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """Length and step size of one phase. The learning rate rises over ``warmup`` and falls to zero at the end."""
-
-    steps: int
-    batch: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup: int = 100
-    clip: float = 1.0
-    ema: float = 0.999
-    save_every_s: float = 60.0
-    log_every: int = 25
-    autocast: bool = True  # bfloat16
+from core.config.training import LoopConfig
 
 
 class Task(Protocol):
@@ -94,7 +80,8 @@ def run(
     step = _resume(path, task, optimizer, ema, generator) if path.exists() else 0
     device = next(p.device for g in groups for p in g["params"])
     # On a CPU the plain form is faster in bfloat16 at these lengths (measured: 15 % of a step at 64 tokens).
-    backends = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    fused = [] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+    backends = [*fused, SDPBackend.MATH]
     started = saved = logged = time.monotonic()
     for module in task.modules.values():
         module.train()
@@ -116,7 +103,8 @@ def run(
         now = time.monotonic()
         if step % config.log_every == 0 or step == config.steps:
             every = (step - 1) % config.log_every + 1
-            line = {"task": task.name, "step": step, "steps": config.steps} | {k: round(v / every, 5) for k, v in sums.items()}
+            line = {"task": task.name, "step": step, "steps": config.steps}
+            line |= {key: round(value / every, 5) for key, value in sums.items()}
             line["samples_per_s"] = round(every * config.batch / (now - logged), 1)
             report(line)
             with (folder / "log.jsonl").open("a") as log:

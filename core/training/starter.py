@@ -17,71 +17,14 @@ from torch import nn
 from core.checkpoints.load import load_network
 from core.checkpoints.store import save_network
 from core.config.presets import STARTER, ModelPreset
+from core.config.training import PHASES, LoopConfig, Recipe
 from core.data.parts import compiled_join, join_part
 from core.data.pool import Pool, PoolConfig, build_pool
 from core.errors import ConfigError
 from core.models.registry import build
 from core.training.dense_tasks import DenseFlowTask, DenseRegressionTask, DenseVAETask, latent_statistics
-from core.training.loop import LoopConfig, Task, run
+from core.training.loop import Task, run
 from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask
-
-PHASES = ("pool", "dense_vae", "dense_regression", "dense_dit", "sparse_vae", "sparse_dit")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Sizes of a run. The numbers are steps of the loop and samples of a step."""
-
-    shards: int
-    shard_size: int
-    pool_batch: int
-    dense_vae: LoopConfig
-    dense_regression: LoopConfig
-    dense_dit: LoopConfig
-    sparse_vae: LoopConfig
-    sparse_dit: LoopConfig
-    draws: int  # noises per encoded picture
-    sparse_shapes: int  # whole shapes kept as latents for the sparse DiT
-
-
-RECIPES = {
-    "cpu": Recipe(  # about two hours of two cores
-        shards=12,
-        shard_size=2048,
-        pool_batch=32,
-        dense_vae=LoopConfig(steps=650, batch=8, learning_rate=2e-3, ema=0.995),
-        dense_regression=LoopConfig(steps=2400, batch=32, learning_rate=8e-4, ema=0.998, warmup=200),
-        dense_dit=LoopConfig(steps=1000, batch=16, learning_rate=5e-4, ema=0.998),
-        sparse_vae=LoopConfig(steps=1800, batch=2, learning_rate=6e-4, ema=0.995, autocast=False),
-        sparse_dit=LoopConfig(steps=1500, batch=2, learning_rate=8e-4, ema=0.995),
-        draws=3,
-        sparse_shapes=600,
-    ),
-    "gpu": Recipe(  # about twenty minutes of an H200
-        shards=72,
-        shard_size=4096,
-        pool_batch=512,
-        dense_vae=LoopConfig(steps=4000, batch=64, learning_rate=1e-3, ema=0.999),
-        dense_regression=LoopConfig(steps=8000, batch=512, learning_rate=6e-4, ema=0.999, warmup=500),
-        dense_dit=LoopConfig(steps=8000, batch=256, learning_rate=5e-4, ema=0.9995, warmup=500),
-        sparse_vae=LoopConfig(steps=4000, batch=8, learning_rate=1e-3, ema=0.999),
-        sparse_dit=LoopConfig(steps=6000, batch=16, learning_rate=5e-4, ema=0.999),
-        draws=4,
-        sparse_shapes=6000,
-    ),
-    "tiny": Recipe(  # seconds: shows that the whole path runs
-        shards=1,
-        shard_size=24,
-        pool_batch=12,
-        dense_vae=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
-        dense_regression=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
-        dense_dit=LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False),
-        sparse_vae=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
-        sparse_dit=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
-        draws=2,
-        sparse_shapes=3,
-    ),
-}
 
 
 @dataclass
