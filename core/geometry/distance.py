@@ -80,7 +80,6 @@ def cells_near(surface: SurfaceDistance, resolution: int, side: int, reach: floa
         levels *= 2
     num = -(-resolution // levels)
     cells = np.stack(np.meshgrid(*[np.arange(num)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    children = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
     while True:
         span = (levels - 1) / 2
         center = origin + (cells * levels + span) * step
@@ -88,13 +87,18 @@ def cells_near(surface: SurfaceDistance, resolution: int, side: int, reach: floa
         if levels == side:
             break
         levels //= 2
-        cells = (cells[:, None] * 2 + children).reshape(-1, 3)
+        cells = sub_cells(cells, 2)
         cells = cells[(cells * levels < resolution).all(1)]
     return cells[np.lexsort(cells.T[::-1])]
 
 
+def sub_cells(cells: np.ndarray, parts: int) -> np.ndarray:
+    """Cells [M, 3] cut into ``parts`` along each axis: [M * parts^3, 3], cell after cell."""
+    inside = np.stack(np.meshgrid(*[np.arange(parts)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    return (cells[:, None] * parts + inside).reshape(-1, 3)
+
+
 def cell_voxels(cells: np.ndarray, side: int, resolution: int) -> np.ndarray:
     """Voxels [., 3] int64 of cells [M, 3] of ``side`` voxels a side, cell after cell, those inside the grid."""
-    inside = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    voxels = (cells[:, None] * side + inside).reshape(-1, 3)
+    voxels = sub_cells(cells, side)
     return voxels[(voxels < resolution).all(1)]
