@@ -41,6 +41,7 @@ class DenseStageConfig:
     sampling: SamplingConfig
     resolution: int  # cells per side of the decoded occupancy grid
     occupancy_threshold: float  # probability from which a cell is occupied
+    field_cells: float | None = None  # the VAE's second channel, if any: signed distance clipped at so many cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class SparseStageConfig:
     truncation_voxels: float  # an SDF value of 1 is this many voxels
     band_voxels: float  # a voxel is active where its distance is below this many voxels
     refiner: RefinerConfig | None = None
+    start_noise: float = 1.0  # noise level to start from; below 1 the rest is the dense stage's coarse field
     max_tokens: int = 65_536  # a shape with more cells is refused, unless the user allows it
 
 
@@ -199,6 +201,7 @@ STARTER = ModelPreset(
         sampling=SamplingConfig(steps=12, shift=4.0, guidance=1.5, prediction="sample"),
         resolution=32,
         occupancy_threshold=0.4,
+        field_cells=3.0,
     ),
     sparse=(
         SparseStageConfig(
@@ -229,10 +232,11 @@ STARTER = ModelPreset(
                 decoder_head_dim=32,
                 norm_groups=8,
             ),
-            sampling=SamplingConfig(steps=8, shift=1.0, guidance=1.0, prediction="sample"),
+            sampling=SamplingConfig(steps=6, shift=1.0, guidance=1.0),
             iso_level=0.0,
             truncation_voxels=4.0,
             band_voxels=4.0,
+            start_noise=0.3,
             max_tokens=16_384,
         ),
     ),

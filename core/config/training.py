@@ -34,6 +34,7 @@ class Recipe:
     sparse_vae: LoopConfig
     sparse_dit: LoopConfig
     draws: int  # noises per encoded picture
+    sparse_crop: int  # side of the pieces of shapes that the sparse DiT is trained on, in cells
     sparse_shapes: int  # whole shapes kept as latents for the sparse DiT
 
 
@@ -43,11 +44,12 @@ RECIPES = {
         shard_size=2048,
         pool_batch=32,
         dense_vae=LoopConfig(steps=650, batch=8, learning_rate=2e-3, ema=0.995),
-        dense_regression=LoopConfig(steps=2400, batch=32, learning_rate=8e-4, ema=0.998, warmup=200),
+        dense_regression=LoopConfig(steps=2000, batch=32, learning_rate=8e-4, ema=0.998, warmup=200),
         dense_dit=LoopConfig(steps=1000, batch=16, learning_rate=5e-4, ema=0.998),
         sparse_vae=LoopConfig(steps=1800, batch=2, learning_rate=6e-4, ema=0.995, autocast=False),
-        sparse_dit=LoopConfig(steps=1500, batch=2, learning_rate=8e-4, ema=0.995),
+        sparse_dit=LoopConfig(steps=1000, batch=2, learning_rate=1e-3, ema=0.995, autocast=False),
         draws=3,
+        sparse_crop=18,
         sparse_shapes=600,
     ),
     "gpu": Recipe(  # about twenty minutes of an H200
@@ -60,6 +62,7 @@ RECIPES = {
         sparse_vae=LoopConfig(steps=4000, batch=8, learning_rate=1e-3, ema=0.999),
         sparse_dit=LoopConfig(steps=6000, batch=16, learning_rate=5e-4, ema=0.999),
         draws=4,
+        sparse_crop=32,
         sparse_shapes=6000,
     ),
     "tiny": Recipe(  # seconds: shows that the whole path runs
@@ -72,6 +75,7 @@ RECIPES = {
         sparse_vae=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
         sparse_dit=LoopConfig(steps=2, batch=1, learning_rate=1e-3, autocast=False),
         draws=2,
+        sparse_crop=8,
         sparse_shapes=3,
     ),
 }

@@ -24,13 +24,6 @@ def surface_cells(field: Tensor, reach: float) -> Tensor:
     return (field.float().abs() < reach / FIELD_CELLS * 127).nonzero()
 
 
-def cell_voxels(cells: Tensor, factor: int) -> Tensor:
-    """All voxels of cells [M, 3] in cell-major order, in-cell z fastest: [M * V, 3] int64."""
-    axis = torch.arange(factor, device=cells.device)
-    inside = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(1, -1, 3)
-    return (cells[:, None] * factor + inside).reshape(-1, 3)
-
-
 def band_values(
     shape: Parts, voxels: Tensor, resolution: int, truncation_voxels: float, *, join: Callable = join_part
 ) -> Tensor:

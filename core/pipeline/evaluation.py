@@ -14,12 +14,13 @@ import trimesh
 from PIL import Image
 
 from core.config.generation import GenerationOptions
-from core.data.band import band_values, cell_voxels, surface_cells
+from core.data.band import band_values, surface_cells
 from core.data.families import LEFT_OUT, TRAINED
 from core.data.parts import Parts
 from core.data.pool import coarse_field, draw_shapes
 from core.data.render import random_views, render
 from core.errors import NoSurfaceError
+from core.geometry.coarse_field import cell_voxels
 from core.geometry.isosurface import extract_surface
 from core.geometry.mesh import Mesh
 from core.geometry.metrics import chamfer_and_fscore

@@ -99,7 +99,7 @@ def generate(
         latent = stages.sample_structure(
             networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1)
         )  # [1, C, r, r, r]
-        probability = stages.decode_structure(networks.get("dense_vae"), latent)  # [1, R, R, R]
+        probability, field = stages.decode_structure(networks.get("dense_vae"), latent, preset.dense)  # [1, R, R, R]
         coords, threshold = occupied_cells(probability, preset.dense.occupancy_threshold)  # [N, 4]
     if threshold < preset.dense.occupancy_threshold:
         notes.append(f"the picture gave a faint shape; cells from occupancy {threshold:.3g} on were taken.")
@@ -119,7 +119,14 @@ def generate(
             dit = networks.get(f"sparse_dit_{side}")
             cond = stages.sparse_condition(dit, conditioner, tokens, mask.to(device))  # [1, L, Cc], or sparse
             start = stages.draw_noise((len(coords), stage.dit.in_channels), noise, device, dtype)  # [N, C]
-            latent = stages.sample_detail(dit, cond, SparseTensor(start, coords, batch_size=1), sampling, step)
+            coarse = None
+            if number == 0 and field is not None and stage.start_noise < 1:
+                vae = networks.get(f"sparse_vae_{side}")
+                coarse = stages.coarse_latent(vae, field[0], preset.dense.field_cells, coords, stage)  # [N, C]
+            latent = stages.sample_detail(
+                dit, cond, SparseTensor(start, coords, batch_size=1), sampling, step,
+                coarse=coarse, start=1.0 if coarse is None else stage.start_noise,
+            )  # fmt: skip
 
         with report.stage(progress.decode(side), stage.vae.chunk_size**3) as step:
             vae = networks.get(f"sparse_vae_{side}")

@@ -14,6 +14,7 @@ from core.flow.guidance import guided
 from core.flow.prediction import as_velocity
 from core.flow.sampler import Velocity, sample_euler
 from core.flow.schedule import rounded_timestep, sigmas
+from core.geometry.coarse_field import cell_voxels, refined_field
 from core.models.conditioner import ImageConditioner
 from core.models.dense_dit import DenseDiT
 from core.models.dense_vae import DenseShapeVAE
@@ -21,6 +22,7 @@ from core.models.refiner import SDFRefiner, SignRefiner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
 from core.pipeline.progress import Step
+from core.sparse.coords import encode_keys
 from core.sparse.tensor import SparseTensor
 
 Condition = Tensor | SparseTensor
@@ -46,6 +48,9 @@ def sample_latent(
     batch_size: int,
     sampling: SamplingConfig,
     on_step: Step,
+    *,
+    coarse: Tensor | None = None,  # the shape of noise: where to start below pure noise
+    start: float = 1.0,  # noise level to start from
 ) -> Tensor:
     """Walk from noise to data with guidance. Returns the shape and dtype of ``noise``."""
 
@@ -57,10 +62,11 @@ def sample_latent(
         return as_velocity(network, sampling.prediction)
 
     velocity = guided(branch(True), branch(False), sampling.guidance)
-    levels = sigmas(sampling.steps, sampling.shift)
-    return sample_euler(
-        velocity, noise * sampling.noise_scale, levels, on_step=lambda step, steps, _x: on_step(step, steps)
-    )
+    levels = sigmas(sampling.steps, sampling.shift) * start
+    x = noise * sampling.noise_scale
+    if coarse is not None:
+        x = (1 - start) * coarse + start * x
+    return sample_euler(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
 
 
 # --- dense: picture to occupied cells ---
@@ -87,12 +93,18 @@ def sample_structure(
     return sample_latent(predict, noise, len(noise), sampling, on_step)
 
 
-def decode_structure(vae: DenseShapeVAE, latent: Tensor) -> Tensor:
-    """Probability that each cell is occupied: latent [B, C, r, r, r] -> [B, R, R, R] float32.
+def decode_structure(
+    vae: DenseShapeVAE,
+    latent: Tensor,  # [B, C, r, r, r]
+    stage: DenseStageConfig,
+) -> tuple[Tensor, Tensor | None]:
+    """Probability that each cell is occupied, and the coarse distance field of a preset that has one.
 
-    Channel 0 is the occupancy; other channels are there for training only.
+    Returns:
+        Channel 0 as [B, R, R, R] in 0..1; channel 1 as [B, R, R, R], distance in units of ``stage.field_cells`` cells.
     """
-    return torch.sigmoid(vae.decode(latent)[:, 0].float())
+    decoded = vae.decode(latent).float()
+    return torch.sigmoid(decoded[:, 0]), decoded[:, 1] if stage.field_cells is not None else None
 
 
 # --- sparse: occupied cells to a signed distance field ---
@@ -114,6 +126,9 @@ def sample_detail(
     noise: SparseTensor,  # [N, C], sorted into selection blocks
     sampling: SamplingConfig,
     on_step: Step,
+    *,
+    coarse: Tensor | None = None,  # [N, C] latent of the coarse field, for a stage that starts from it
+    start: float = 1.0,
 ) -> SparseTensor:  # [N, C] normalised latent
     """The sparse latent of the cells of ``noise``."""
     nothing = cond.replace(torch.zeros_like(cond.feats)) if isinstance(cond, SparseTensor) else torch.zeros_like(cond)
@@ -122,7 +137,27 @@ def sample_detail(
     def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
         return dit(noise.replace(x), t, tokens[conditional]).feats
 
-    return noise.replace(sample_latent(predict, noise.feats, noise.batch_size, sampling, on_step))
+    x = sample_latent(predict, noise.feats, noise.batch_size, sampling, on_step, coarse=coarse, start=start)
+    return noise.replace(x)
+
+
+def coarse_latent(
+    vae: SparseSDFVAE,
+    field: Tensor,  # [R, R, R] in units of field_cells cells
+    field_cells: float,
+    coords: Tensor,  # [N, 4] cells of one sample, in the order of the sampler
+    stage: SparseStageConfig,
+) -> Tensor:  # [N, C] normalised
+    """What the sparse VAE makes of the dense stage's field on the fine voxels of the cells."""
+    assert field.shape[0] == stage.dit.resolution, "the coarse field and the latents have different grids"
+    factor = stage.vae.upsampling
+    voxels = cell_voxels(coords[:, 1:], factor)
+    sdf = refined_field(field, field_cells, voxels, factor, stage.truncation_voxels)
+    rows = torch.cat([voxels.new_zeros(len(voxels), 1), voxels], 1)
+    mean = vae.encode(SparseTensor(sdf[:, None], rows, batch_size=1)).mean
+    side = stage.dit.resolution
+    order = encode_keys(coords, side).argsort().argsort()  # the encoder answers in ascending order
+    return vae.normalize(mean.feats.float())[order]
 
 
 def decode_field(

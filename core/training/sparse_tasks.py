@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from core.config.presets import SparseStageConfig
-from core.data.band import band_values, batched, cell_voxels, random_crop, surface_cells
+from core.data.band import band_values, batched, random_crop, surface_cells
 from core.data.parts import Parts, join_part
-from core.data.pool import Pool
+from core.data.pool import FIELD_CELLS, Pool
 from core.flow.objective import dropped_conditions, sample_times, without_dropped
+from core.geometry.coarse_field import cell_voxels, refined_field
 from core.models.conditioner import ImageConditioner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
@@ -84,73 +85,88 @@ def _lookup(x: SparseTensor, coords: Tensor, resolution: int) -> Tensor:
 
 
 class LatentCache:
-    """Latents of whole shapes, encoded when first asked for."""
+    """Latents of whole shapes, encoded when first asked for: of the true field, and of the coarse one refined."""
 
     def __init__(self, vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, *, join: Callable = join_part) -> None:
         self.vae, self.pool, self.stage, self.join = vae.eval(), pool, stage, join
-        self.entries: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self.entries: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     @torch.no_grad()
-    def get(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells [M, 3], raw latents [M, Z] and the cells' distance [M] to the surface, in cells."""
+    def get(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cells [M, 3], normalised latents [M, Z] true and coarse, and the cells' distance [M] to the surface, in cells."""
         if row not in self.entries:
-            cells = surface_cells(self.pool.field[row], REACH[1])
-            voxels, sdf = sdf_sample(self.pool, row, cells, self.stage, join=self.join)
-            mean = self.vae.encode(SparseTensor(sdf[:, None], batched([voxels]))).mean
-            found = mean.coords[:, 1:].long()
-            depth = self.pool.field[row][found.unbind(1)].float().abs() * (3.0 / 127)
-            self.entries[row] = (found, mean.feats.float().half(), depth)
+            field = self.pool.field[row]
+            voxels, sdf = sdf_sample(self.pool, row, surface_cells(field, REACH[1]), self.stage, join=self.join)
+            true = self._encode(voxels, sdf)
+            factor, truncation = self.stage.vae.upsampling, self.stage.truncation_voxels
+            coarse = self._encode(voxels, refined_field(field.float() / 127, FIELD_CELLS, voxels, factor, truncation))
+            cells = true.coords[:, 1:].long()
+            depth = field[cells.unbind(1)].float().abs() * (FIELD_CELLS / 127)
+            self.entries[row] = (cells, true.feats.half(), coarse.feats.half(), depth)
         return self.entries[row]
 
-    def statistics(self, rows: list[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per-channel scale and shift of the latents near the surface, for the VAE's config."""
-        picked = []
-        for row in rows:
-            _, latents, depth = self.get(row)
-            picked.append(latents[depth < SURFACE_CELLS].float())
-        values = torch.cat(picked)
-        return tuple((1 / values.std(0).clamp_min(1e-3)).tolist()), tuple(values.mean(0).tolist())
+    def _encode(self, voxels: Tensor, sdf: Tensor) -> SparseTensor:
+        mean = self.vae.encode(SparseTensor(sdf[:, None], batched([voxels]))).mean
+        return mean.replace(self.vae.normalize(mean.feats.float()))
+
+
+@torch.no_grad()
+def latent_statistics(vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, rows: list[int], join: Callable) -> tuple:
+    """Per-channel scale and shift of the raw latents near the surface, for the VAE's config."""
+    picked = []
+    for row in rows:
+        voxels, sdf = sdf_sample(pool, row, surface_cells(pool.field[row], SURFACE_CELLS), stage, join=join)
+        picked.append(vae.encode(SparseTensor(sdf[:, None], batched([voxels]))).mean.feats.float())
+    values = torch.cat(picked)
+    return tuple((1 / values.std(0).clamp_min(1e-3)).tolist()), tuple(values.mean(0).tolist())
 
 
 class SparseFlowTask:
-    """Sparse DiT: predict clean latents on true cells, thickened at random and with a few cells missing."""
+    """Sparse DiT: predict the velocity towards clean latents on pieces of shapes, thickened at random and with a few cells missing.
+
+    Times go up to the stage's ``start_noise``. Near it the noised data is partly the coarse field's latent: that is
+    where the sampler starts from.
+    """
 
     name = "sparse_dit"
 
     def __init__(
         self, conditioner: ImageConditioner, dit: SparseDiT, pool: Pool, cache: LatentCache, rows: list[int], *,
-        drop: float = 0.1, floor: float = 0.25,
+        crop: int, drop: float = 0.1, floor: float = 0.02,
     ) -> None:  # fmt: skip
         self.conditioner, self.dit, self.pool, self.cache, self.rows = conditioner.eval(), dit, pool, cache, rows
-        self.drop, self.floor = drop, floor
+        self.crop, self.drop, self.floor = crop, drop, floor
         self.modules, self.rate = {"sparse_dit": dit}, {"sparse_dit": 1.0}
 
     def loss(self, batch: int, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         picks = torch.randint(len(self.rows), (batch,), generator=generator).tolist()
         rows = [self.rows[p] for p in picks]
-        coords, latents = [], []
-        for row in rows:
-            cells, values, depth = self.cache.get(row)
-            reach = REACH[0] + (REACH[1] - REACH[0]) * torch.rand((), generator=generator).item()
-            missing = 0.05 * torch.rand((), generator=generator).item()
-            keep = (depth < reach) & (torch.rand(len(depth), generator=generator).to(depth.device) > missing)
-            coords.append(cells[keep])
-            latents.append(values[keep].float())
-        coords4 = batched(coords)
-        order = block_order(coords4, self.dit.config.ssa.selection_block)
-        clean = self.cache.vae.normalize(torch.cat(latents))[order]
-        x = SparseTensor(clean, coords4[order], batch_size=batch)
+        pieces = [self._piece(row, generator) for row in rows]
+        coords = batched([cells for cells, _, _ in pieces])
+        order = block_order(coords, self.dit.config.ssa.selection_block)
+        clean, coarse = (torch.cat(values)[order].float() for values in list(zip(*pieces, strict=True))[1:])
+        x = SparseTensor(clean, coords[order], batch_size=batch)
         with torch.no_grad():
             image = augment(self.pool.image[rows].float() / 255, generator)
             tokens = self.conditioner(image)
         dropped = dropped_conditions(batch, self.drop, generator).to(clean.device)
-        t = sample_times(batch, "uniform", 1.0, generator).to(clean.device)
-        per_cell = t[x.batch_index][:, None]
+        start = self.cache.stage.start_noise
+        t = (sample_times(batch, "uniform", 1.0, generator).to(clean.device) * start).clamp_min(self.floor)
+        blend = torch.rand(batch, generator=generator).to(clean.device) * t / start
+        t_cell, blend = t[x.batch_index][:, None], blend[x.batch_index][:, None]
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        noisy = x.replace((1 - per_cell) * clean + per_cell * noise)
-        out = self.dit(noisy, t * 1000, without_dropped(tokens, dropped)).feats.float()
-        error = (out - clean).square().mean(1)
-        weight = 1 / per_cell[:, 0].clamp_min(self.floor)
-        late = per_cell[:, 0] > 0.8
-        at_noise = error[late].mean().item() if late.any() else error.mean().item()
-        return (weight * error).mean() / weight.mean(), {"mse_late": at_noise, "mse": error.mean().item()}
+        noisy = (1 - t_cell) * torch.lerp(clean, coarse, blend) + t_cell * noise
+        velocity = self.dit(x.replace(noisy), t * 1000, without_dropped(tokens, dropped)).feats.float()
+        loss = (velocity - (noisy - clean) / t_cell).square().mean()
+        mended = (noisy - t_cell * velocity - clean).square().mean().item()
+        return loss, {"mse": mended, "coarse_mse": (coarse - clean).square().mean().item()}
+
+    def _piece(self, row: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells [m, 3] of one shape with their true and coarse latents [m, Z]."""
+        cells, true, coarse, depth = self.cache.get(row)
+        reach = REACH[0] + (REACH[1] - REACH[0]) * torch.rand((), generator=generator).item()
+        missing = 0.05 * torch.rand((), generator=generator).item()
+        center = cells[torch.randint(len(cells), (1,), generator=generator).to(cells.device)]
+        keep = (depth < reach) & ((cells - center).abs() <= self.crop // 2).all(1)
+        keep &= (torch.rand(len(depth), generator=generator).to(depth.device) >= missing) | (cells == center).all(1)
+        return cells[keep], true[keep], coarse[keep]

@@ -25,6 +25,7 @@ from core.models.registry import build
 from core.training.dense_tasks import DenseFlowTask, DenseRegressionTask, DenseVAETask, latent_statistics
 from core.training.loop import Task, run
 from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask
+from core.training.sparse_tasks import latent_statistics as sparse_statistics
 
 
 @dataclass
@@ -124,7 +125,7 @@ class StarterTraining:
         if not self._train(SparseVAETask(vae, pool, stage, join=self._join()), self.recipe.sparse_vae, seconds):
             return False
         rows = list(range(min(32, len(pool))))
-        scale, shift = LatentCache(vae, pool, stage, join=self._join()).statistics(rows)
+        scale, shift = sparse_statistics(vae, pool, stage, rows, self._join())
         self._save(name, vae, replace(vae.config, latent_scale=scale, latent_shift=shift))
         return True
 
@@ -133,7 +134,7 @@ class StarterTraining:
         cache = LatentCache(self._finished(f"sparse_vae_{stage.resolution}"), pool, stage, join=self._join())
         rows = list(range(min(self.recipe.sparse_shapes, len(pool))))
         name = f"sparse_dit_{stage.resolution}"
-        task = SparseFlowTask(self._finished("conditioner"), self._new(name), pool, cache, rows)
+        task = SparseFlowTask(self._finished("conditioner"), self._new(name), pool, cache, rows, crop=self.recipe.sparse_crop)
         done = self._train(task, self.recipe.sparse_dit, seconds)
         self._save(name, task.dit, stage.dit)
         return done
