@@ -97,7 +97,7 @@ class StageReporter:
         """
         started, last = time.perf_counter(), 0
 
-        def step(done: int, total: int = steps) -> None:
+        def step(done: int, total: int) -> None:
             nonlocal last, steps
             last, steps = done, total
             self._report(Progress(name, done, total))
@@ -105,7 +105,7 @@ class StageReporter:
         self._report(Progress(name, 0, steps))
         yield step
         if last < steps:
-            step(steps)
+            step(steps, steps)
         self.timings[name] = time.perf_counter() - started
 
     def _report(self, progress: Progress) -> None:

@@ -1,0 +1,152 @@
+"""The whole walk on tiny random networks: real code from picture to mesh."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.config.generation import GenerationOptions
+from core.errors import ConfigError, GenerationCancelled, InputError, NoSurfaceError
+from core.pipeline.image_to_shape import generate
+from core.pipeline.progress import CancelToken, stage_names
+from tests.support.tiny_models import TINY, TINY_TWO, tiny_store
+
+OPTIONS = GenerationOptions(preset="tiny", seed=1)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-two", "tiny-refined"])
+def test_from_picture_to_mesh(stores, picture, name):
+    store = stores[name]
+    events, structures = [], []
+    result = generate(
+        picture, store, replace(OPTIONS, preset=name), on_progress=events.append, on_structure=structures.append
+    )
+    assert result.mesh.num_faces > 100
+    assert np.abs(result.mesh.vertices).max() <= 1
+    assert list(result.num_tokens) == [f"detail {stage.resolution}" for stage in store.preset.sparse]
+    assert result.num_tokens["detail 32"] == len(result.structure.coords)
+    assert structures == [result.structure] and structures[0].mesh().is_watertight()
+
+    order = stage_names(store.preset)
+    assert list(dict.fromkeys(event.stage for event in events)) == order == list(result.timings)
+    places = [(order.index(event.stage), event.step / event.steps) for event in events]
+    assert places == sorted(places)
+    assert {event.stage for event in events if event.step == event.steps} == set(order)
+
+
+def test_a_seed_makes_the_mesh_again_and_another_another(stores, picture):
+    once, again = (generate(picture, stores["tiny"], OPTIONS).mesh for _ in range(2))
+    np.testing.assert_array_equal(once.vertices, again.vertices)
+    np.testing.assert_array_equal(once.faces, again.faces)
+    other = generate(picture, stores["tiny"], replace(OPTIONS, seed=2)).mesh
+    assert other.vertices.shape != once.vertices.shape or not np.array_equal(other.vertices, once.vertices)
+
+
+def test_the_picture_matters(stores, picture):
+    other = picture.copy()
+    other[12:20, 12:30, :3] = (20, 40, 220)
+    meshes = [generate(pixels, stores["tiny"], OPTIONS).mesh for pixels in (picture, other)]
+    assert not np.array_equal(meshes[0].vertices[:50], meshes[1].vertices[:50])
+
+
+@pytest.mark.parametrize("stage", stage_names(TINY_TWO))
+def test_cancelled_in_each_stage(stores, picture, stage):
+    token = CancelToken()
+    after = []
+
+    def watch(progress):
+        after.append(progress.stage)
+        if progress.stage == stage:
+            token.cancel()
+
+    with pytest.raises(GenerationCancelled):
+        generate(picture, stores["tiny-two"], replace(OPTIONS, preset="tiny-two"), on_progress=watch, cancel=token)
+    assert after[-1] == stage and after.count(stage) == 1
+
+
+def test_settings_name_every_value_that_was_used(stores, picture):
+    options = replace(OPTIONS, dense_steps=2, sparse_steps=1, guidance=3.0, faces=60)
+    events = []
+    result = generate(picture, stores["tiny"], options, on_progress=events.append)
+    assert ("detail 32", 1) in {(event.stage, event.steps) for event in events}
+    assert ("structure", 3) in {(event.stage, event.steps) for event in events}  # two steps and the decoder
+    settings = json.loads(json.dumps(result.settings))
+    assert (settings["dense_steps"], settings["sparse_steps"], settings["guidance"]) == (2, 1, 3.0)
+    assert (settings["seed"], settings["preset"], settings["device"], settings["dtype"]) == (1, "tiny", "cpu", "float32")
+    assert settings["iso_level"] == 0.0 and settings["versions"]["torch"] == torch.__version__
+    assert None not in [value for key, value in settings.items() if key != "faces"]
+    defaults = generate(picture, stores["tiny"], OPTIONS).settings
+    assert (defaults["dense_steps"], defaults["sparse_steps"], defaults["guidance"]) == (3, [2], [1.5, 2.0])
+
+
+def test_a_face_budget_and_a_single_part(stores, picture):
+    whole = generate(picture, stores["tiny"], replace(OPTIONS, remove_floaters=False, remove_interior=False)).mesh
+    cleaned = generate(picture, stores["tiny"], OPTIONS).mesh
+    small = generate(picture, stores["tiny"], replace(OPTIONS, faces=cleaned.num_faces // 2)).mesh
+    assert small.num_faces <= cleaned.num_faces // 2 < cleaned.num_faces < whole.num_faces
+
+
+def test_too_many_tokens(stores, picture):
+    with pytest.raises(ConfigError, match=r"tokens at 32 voxels.*at most 3"):
+        generate(picture, stores["tiny"], replace(OPTIONS, max_tokens=3))
+
+
+def test_a_level_that_the_field_never_crosses(tmp_path, picture):
+    def positive(name, network):
+        if name == "sparse_vae_32":
+            network.decoder.out_layer.bias.data.fill_(20.0)
+
+    with pytest.raises(NoSurfaceError, match="never crosses"):
+        generate(picture, tiny_store(TINY, tmp_path, tune=positive), OPTIONS)
+
+
+@pytest.mark.parametrize("bias, found", [(-3.0, True), (-60.0, False)])
+def test_a_faint_structure_is_noted_and_none_is_an_error(tmp_path, picture, bias, found):
+    def faint(name, network):
+        if name == "dense_vae":
+            last = network.decoder.out_layer[2]
+            last.weight.data *= 0.05  # nearly the same logit in every cell
+            last.bias.data.fill_(bias)
+
+    store = tiny_store(TINY, tmp_path, tune=faint)
+    if found:  # a probability of 0.05 in every cell, the lowest step
+        result = generate(picture, store, OPTIONS)
+        assert any("faint" in note for note in result.notes)
+    else:
+        with pytest.raises(NoSurfaceError, match="another seed"):
+            generate(picture, store, OPTIONS)
+
+
+def test_an_occupancy_grid_finer_than_the_latents(tmp_path, picture):
+    coarse = replace(
+        TINY,
+        name="tiny-coarse",
+        sparse=(
+            replace(
+                TINY.sparse[0],
+                resolution=16,
+                dit=replace(TINY.sparse[0].dit, resolution=4),
+                vae=replace(TINY.sparse[0].vae, resolution=4),
+            ),
+        ),
+    )
+    result = generate(picture, tiny_store(coarse, tmp_path), OPTIONS)
+    assert result.num_tokens["detail 16"] == len(np.unique(result.structure.coords // 2, axis=0))
+
+
+def test_half_precision_ends_near_the_same_structure(stores, tmp_path, picture):
+    store = tiny_store(TINY, tmp_path)
+    store.dtype = torch.bfloat16  # before any network is loaded
+    full, half = (generate(picture, s, OPTIONS) for s in (stores["tiny"], store))
+    cells = [set(map(tuple, result.structure.coords.tolist())) for result in (full, half)]
+    assert len(cells[0] & cells[1]) > 0.8 * len(cells[0] | cells[1])
+    assert half.settings["dtype"] == "bfloat16" and half.mesh.num_faces > 100
+
+
+def test_a_picture_that_cannot_be_used_stops_before_any_network_is_loaded(tmp_path):
+    store = tiny_store(TINY, tmp_path)
+    with pytest.raises(InputError, match="transparent"):
+        generate(np.zeros((8, 8, 4), np.uint8), store, OPTIONS)
+    assert not store.loaded
