@@ -1,6 +1,7 @@
 """``s2mesh generate``: one or more pictures, each to a mesh."""
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, BMP, TIFF or GIF")
-    add("-o", "--output", type=Path, metavar="OUT", help="mesh file; with several pictures a folder (default: IMAGE's "
+    add("-o", "--output", metavar="OUT", help="mesh file; with several pictures a folder (default: IMAGE's "
         "name in the current folder)")  # fmt: skip
     add("--format", choices=MESH_FORMATS, help="of the mesh (default: OUT's ending, else glb)")
     add("--preset", default="starter", help="set of models (default: starter; `s2mesh doctor` lists them)")
@@ -67,10 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     options = _options(arguments)
     jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
-    for target in {path for job in jobs for path in (job.output, job.preview) if path is not None}:
-        check_writable(target)
-    networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
+    made = [check_writable(path) for job in jobs for path in (job.output, job.preview) if path is not None]
+    try:
+        return _run_all(jobs, options, arguments)
+    finally:
+        for folder in filter(None, made):
+            with contextlib.suppress(OSError):  # it holds results
+                folder.rmdir()
 
+
+def _run_all(jobs: list[Job], options: GenerationOptions, arguments: argparse.Namespace) -> int:
+    networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
     statuses = []
     for job in jobs:
         try:
@@ -106,15 +114,15 @@ def _options(arguments: argparse.Namespace) -> GenerationOptions:
 # --- where results go ---
 
 
-def plan_jobs(images: list[Path], output: Path | None, file_format: str | None, preview: Path | None) -> list[Job]:
-    """Which file each picture becomes.
+def plan_jobs(images: list[Path], out: str | None, file_format: str | None, preview: Path | None) -> list[Job]:
+    """Which file each picture becomes. An ``out`` that ends in a slash, or is a folder, is a folder.
 
     Raises:
         ConfigError: for a format that contradicts the file's ending, or one file for several pictures.
     """
-    many = len(images) > 1
+    many, output = len(images) > 1, None if out is None else Path(out)
     ending = output.suffix.lower().lstrip(".") if output is not None else ""
-    into_folder = output is not None and (many or output.is_dir() or str(output).endswith(("/", os.sep)))
+    into_folder = output is not None and (many or output.is_dir() or out.endswith(("/", os.sep)))
     if many and ending in MESH_FORMATS and not output.is_dir():
         raise ConfigError(f"{output} is one file for {len(images)} pictures. Give a folder with -o.")
     if many and preview is not None and preview.suffix.lower() == ".png" and not preview.is_dir():
@@ -163,8 +171,11 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path) -> Path | None:
     """Makes the folder of ``path`` if its own folder is there, and tries to write into it, before any long work.
+
+    Returns:
+        The folder if it was made.
 
     Raises:
         InputError: saying why it cannot be written.
@@ -172,6 +183,7 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
     folder = path.parent
+    new = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -181,6 +193,7 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}. Choose a folder that you may write to.") from None
+    return folder if new else None
 
 
 # --- one picture ---
