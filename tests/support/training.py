@@ -1,6 +1,6 @@
 """A tiny pool of training samples and the tiny preset's tasks on it: every phase in seconds."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
@@ -9,6 +9,8 @@ from core.data.parts import Parts
 from core.data.pool import Pool, PoolConfig, make_shard
 from tests.support.tiny_models import TINY
 
+_DENSE_VAE = replace(TINY.dense.vae, in_channels=2, out_channels=2)
+TINY_STARTER = replace(TINY, name="tiny-starter", dense=replace(TINY.dense, vae=_DENSE_VAE))
 _FEW = LoopConfig(steps=2, batch=2, learning_rate=1e-3, autocast=False, save_every_s=1e9)
 QUICK = Recipe(
     shards=1, shard_size=6, pool_batch=6, dense_vae=_FEW, dense_regression=_FEW, dense_dit=_FEW, sparse_vae=_FEW,
