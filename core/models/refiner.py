@@ -58,7 +58,9 @@ class AdaptiveFilter(nn.Sequential):
         Returns:
             [B, C', R, R, R].
         """
-        weights = F.normalize(super().forward(x if guide is None else guide), p=1, dim=1)  # [B, 27, R, R, R]
+        weights = super().forward(x if guide is None else guide)  # [B, 27, R, R, R]
+        least = max(1e-12, torch.finfo(weights.dtype).tiny)  # 1e-12 is 0 in float16, and all weights may be 0
+        weights = F.normalize(weights, p=1, dim=1, eps=least)
         for _ in range(repeats):
             x = _filter(x, weights)
         return x

@@ -65,7 +65,7 @@ def sample_latent(
     levels = sigmas(sampling.steps, sampling.shift) * start
     x = noise * sampling.noise_scale
     if coarse is not None:
-        x = (1 - start) * coarse + start * x
+        x = (1 - start) * coarse.to(x.dtype) + start * x
     return sample_euler(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
 
 

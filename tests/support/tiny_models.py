@@ -24,6 +24,7 @@ from core.config.models import (
 )
 from core.config.presets import DenseStageConfig, ModelPreset, SamplingConfig, SparseStageConfig
 from core.models.dense_vae import DenseShapeVAE
+from core.models.refiner import SDFRefiner
 from core.models.registry import build
 from core.models.sparse_vae import SparseSDFVAE
 from core.sparse.tensor import SparseTensor
@@ -95,6 +96,14 @@ TINY = ModelPreset(
     source="tests/support/tiny_models.py",
 )
 
+TINY_COARSE = replace(
+    TINY,
+    name="tiny-coarse",
+    title="Its sparse stage starts from the coarse field of the dense stage, as the starter's does",
+    dense=replace(TINY.dense, vae=replace(TINY.dense.vae, in_channels=2, out_channels=2), field_cells=3.0),
+    sparse=(replace(_STAGE_32, start_noise=0.3),),
+)
+
 _SMALL_UNET = {"block_channels": (4, 8), "layers_per_block": 1, "layers_mid_block": 1}
 _SDF_REFINER = RefinerConfig(
     kind="sdf", resolution=32, patch_size=16, patch_stride=12, feature_channels=4, **_SMALL_UNET
@@ -147,7 +156,7 @@ def _centre(network: nn.Module) -> None:
     """Set the last layer by a trial, so that decoders give both answers: a fifth of the cells, a field around zero."""
     if isinstance(network, DenseShapeVAE):
         config = network.config
-        logits = network.decode(torch.randn(4, config.latent_channels, 4, 4, 4))
+        logits = network.decode(torch.randn(4, config.latent_channels, 4, 4, 4))[:, 0]
         last = network.decoder.out_layer[2]
         last.weight *= 4 / logits.std()
         last.bias += 4 * (last.bias - torch.quantile(logits, 0.8)) / logits.std() - last.bias
@@ -156,5 +165,12 @@ def _centre(network: nn.Module) -> None:
         coords = torch.nn.functional.pad(torch.cartesian_prod(side, side, side), (1, 0))
         field = network.decode(SparseTensor(torch.randn(64, network.config.latent_channels), coords)).feats.atanh()
         last = network.decoder.out_layer
+        last.weight /= field.std()
+        last.bias += (last.bias - field.mean()) / field.std() - last.bias
+    elif isinstance(network, SDFRefiner):
+        side = network.config.patch_size
+        latent = torch.randn(1, network.config.block_channels[0], side, side, side)
+        field = network(2 * torch.rand(1, 1, side, side, side) - 1, latent).atanh()
+        last = network.conv_out
         last.weight /= field.std()
         last.bias += (last.bias - field.mean()) / field.std() - last.bias

@@ -69,6 +69,14 @@ def test_adaptive_filter_against_unfolded_neighbours():
     torch.testing.assert_close(block(x, repeats=1), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_adaptive_filter_where_all_weights_are_zero(dtype):
+    block = AdaptiveFilter(3)
+    block[0].bias.data.fill_(-100.0)  # no ReLU passes anything
+    out = block.to(dtype)(torch.randn(1, 3, 4, 4, 4).to(dtype))
+    assert not out.any() and not out.isnan().any()
+
+
 def test_sdf_refiner_equals_the_dense_walk():
     model, (sdf, feats) = sharpened(SDFRefiner(SDF)), voxels(20)
     dense = sdf.to_dense(20, fill=1.0)

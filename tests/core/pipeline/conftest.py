@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.support.tiny_models import TINY, TINY_REFINED, TINY_TWO, tiny_store
+from tests.support.tiny_models import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO, tiny_store
 
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory):
     """Name of a preset to its networks."""
     folder = tmp_path_factory.mktemp("tiny")
-    return {preset.name: tiny_store(preset, folder) for preset in (TINY, TINY_TWO, TINY_REFINED)}
+    return {preset.name: tiny_store(preset, folder) for preset in (TINY, TINY_COARSE, TINY_TWO, TINY_REFINED)}
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from core.config.generation import GenerationOptions
 from core.errors import ConfigError, GenerationCancelled, InputError, NoSurfaceError
 from core.pipeline.image_to_shape import generate
 from core.pipeline.progress import CancelToken, stage_names
-from tests.support.tiny_models import TINY, TINY_TWO, tiny_store
+from tests.support.tiny_models import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO, tiny_store
 
 OPTIONS = GenerationOptions(preset="tiny", seed=1)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-two", "tiny-refined"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-coarse", "tiny-two", "tiny-refined"])
 def test_from_picture_to_mesh(stores, picture, name):
     store = stores[name]
     events, structures = [], []
@@ -123,7 +123,7 @@ def test_a_faint_structure_is_noted_and_none_is_an_error(tmp_path, picture, bias
 def test_an_occupancy_grid_finer_than_the_latents(tmp_path, picture):
     coarse = replace(
         TINY,
-        name="tiny-coarse",
+        name="tiny-pooled",
         sparse=(
             replace(
                 TINY.sparse[0],
@@ -137,13 +137,15 @@ def test_an_occupancy_grid_finer_than_the_latents(tmp_path, picture):
     assert result.num_tokens["detail 16"] == len(np.unique(result.structure.coords // 2, axis=0))
 
 
-def test_half_precision_ends_near_the_same_structure(stores, tmp_path, picture):
-    store = tiny_store(TINY, tmp_path)
-    store.dtype = torch.bfloat16  # before any network is loaded
-    full, half = (generate(picture, s, OPTIONS) for s in (stores["tiny"], store))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("preset", [TINY_COARSE, TINY_REFINED])
+def test_half_precision_ends_near_the_same_structure(stores, tmp_path, picture, preset, dtype):
+    store = tiny_store(preset, tmp_path)
+    store.dtype = dtype  # before any network is loaded
+    full, half = (generate(picture, s, replace(OPTIONS, preset=preset.name)) for s in (stores[preset.name], store))
     cells = [set(map(tuple, result.structure.coords.tolist())) for result in (full, half)]
     assert len(cells[0] & cells[1]) > 0.8 * len(cells[0] | cells[1])
-    assert half.settings["dtype"] == "bfloat16" and half.mesh.num_faces > 100
+    assert half.settings["dtype"] in str(dtype) and half.mesh.num_faces > 100
 
 
 def test_a_picture_that_cannot_be_used_stops_before_any_network_is_loaded(tmp_path):

@@ -52,7 +52,7 @@ def test_a_perfect_prediction_is_reached_and_noise_scaled():
         seen.append(x.clone())
         return clean
 
-    sampling = SamplingConfig(steps=4, shift=1.0, guidance=1.0, prediction="sample", noise_scale=0.5)
+    sampling = SamplingConfig(steps=4, shift=6.0, guidance=1.0, prediction="sample", noise_scale=0.5)
     noise = torch.randn(4, 3)
     out = stages.sample_latent(predict, noise, 1, sampling, no_report)
     torch.testing.assert_close(out, clean)
@@ -69,7 +69,38 @@ def test_a_dense_batch_equals_its_samples(stores):
         both = stages.sample_structure(dit, cond, noise, stage.sampling, no_report)
         each = [stages.sample_structure(dit, cond[b, None], noise[b, None], stage.sampling, no_report) for b in (0, 1)]
         torch.testing.assert_close(both, torch.cat(each), atol=1e-5, rtol=1e-4)
-        assert stages.decode_structure(store.get("dense_vae"), both).shape == (2, 8, 8, 8)
+        probability, field = stages.decode_structure(store.get("dense_vae"), both, stage)
+    assert probability.shape == (2, 8, 8, 8) and 0 <= probability.min() and probability.max() <= 1
+    assert field is None
+
+
+def test_a_walk_may_start_from_coarse_data():
+    noise, coarse = torch.randn(4, 3), torch.randn(4, 3)
+    seen = []
+
+    def predict(x, t, conditional):
+        seen.append((x.clone(), t.item()))
+        return torch.zeros_like(x)
+
+    sampling = SamplingConfig(steps=3, shift=1.0, guidance=1.0)
+    out = stages.sample_latent(predict, noise, 1, sampling, no_report, coarse=coarse, start=0.25)
+    torch.testing.assert_close(seen[0][0], 0.75 * coarse + 0.25 * noise)
+    assert [t for _, t in seen][0] == 250.0 and all(t <= 250 for _, t in seen)
+    torch.testing.assert_close(out, seen[0][0])  # no velocity, no move
+
+
+def test_the_latent_of_a_coarse_field_is_in_the_order_of_the_cells(stores):
+    store = stores["tiny-coarse"]
+    stage, vae = store.preset.sparse[0], store.get("sparse_vae_32")
+    picked = torch.cartesian_prod(*[torch.arange(8)] * 3)[torch.randperm(512)[:30]]
+    coords = torch.nn.functional.pad(picked, (1, 0)).int()
+    field = torch.rand(8, 8, 8) * 2 - 1
+    with torch.inference_mode():
+        one = stages.coarse_latent(vae, field, 3.0, coords, stage)
+        turned = torch.randperm(30)
+        other = stages.coarse_latent(vae, field, 3.0, coords[turned], stage)
+    torch.testing.assert_close(one[turned], other, atol=1e-5, rtol=1e-4)
+    assert one.shape == (30, 4) and one.std(0).min() > 0
 
 
 def test_a_sparse_batch_equals_its_samples(stores):
