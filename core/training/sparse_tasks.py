@@ -93,7 +93,7 @@ class LatentCache:
 
     @torch.no_grad()
     def get(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cells [M, 3], normalised latents [M, Z] true and coarse, and the cells' distance [M] to the surface, in cells."""
+        """Cells [M, 3], normalised latents [M, Z] true and coarse, the cells' distance [M] to the surface in cells."""
         if row not in self.entries:
             field = self.pool.field[row]
             voxels, sdf = sdf_sample(self.pool, row, surface_cells(field, REACH[1]), self.stage, join=self.join)
@@ -111,7 +111,9 @@ class LatentCache:
 
 
 @torch.no_grad()
-def latent_statistics(vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, rows: list[int], join: Callable) -> tuple:
+def latent_statistics(
+    vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, rows: list[int], join: Callable
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel scale and shift of the raw latents near the surface, for the VAE's config."""
     picked = []
     for row in rows:
@@ -122,7 +124,7 @@ def latent_statistics(vae: SparseSDFVAE, pool: Pool, stage: SparseStageConfig, r
 
 
 class SparseFlowTask:
-    """Sparse DiT: predict the velocity towards clean latents on pieces of shapes, thickened at random and with a few cells missing.
+    """Sparse DiT: predict the velocity of latents on pieces of shapes, thickened at random and with a few cells missing.
 
     Times go up to the stage's ``start_noise``. Near it the noised data is partly the coarse field's latent: that is
     where the sampler starts from.
