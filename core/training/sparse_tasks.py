@@ -124,7 +124,7 @@ def latent_statistics(
 
 
 class SparseFlowTask:
-    """Sparse DiT: predict the velocity of latents on pieces of shapes, thickened at random and with a few cells missing.
+    """Sparse DiT: predict the velocity of latents on pieces of shapes, thickened at random, a few cells missing.
 
     Times go up to the stage's ``start_noise``. Near it the noised data is partly the coarse field's latent: that is
     where the sampler starts from.
