@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="starter", help="preset to score (%(default)s)")
     parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
     parser.add_argument("--trained", type=int, default=64, metavar="N", help="shapes of trained families (%(default)s)")
-    parser.add_argument("--left-out", type=int, default=32, metavar="N", help="shapes of left-out families (%(default)s)")
+    parser.add_argument("--left-out", type=int, default=32, metavar="N", help="of left-out families (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the generation (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write every score to this file")

@@ -12,7 +12,9 @@ from core.flow.objective import dropped_conditions, noised, sample_times, withou
 from core.models.conditioner import ImageConditioner
 from core.models.dense_dit import DenseDiT
 from core.models.dense_vae import DenseShapeVAE
+from core.training.patch_basis import PatchBasis
 
+POSTERIOR_LOGVAR = -6.0  # of the dense VAE: a standard deviation of 0.05
 SURFACE_CELLS = 1.1  # a cell counts as surface when its centre is nearer than this many cells
 
 
@@ -28,79 +30,49 @@ def structure_channels(field: Tensor) -> Tensor:
 
 
 class DenseVAETask:
-    """Reconstruct both channels: cross-entropy on the surface, squared error on the distance, a little KL."""
+    """Encode to the patch basis, and decode both channels from it: cross-entropy on the surface, squared error on the
+    distance. The decoder sees latents with noise, as a sampler's are never exact."""
 
     name = "dense_vae"
 
-    def __init__(self, vae: DenseShapeVAE, pool: Pool, *, kl_weight: float = 1e-4) -> None:
-        self.vae, self.pool, self.kl_weight = vae, pool, kl_weight
+    def __init__(self, vae: DenseShapeVAE, pool: Pool, basis: PatchBasis, *, noise: float = 0.3) -> None:
+        self.vae, self.pool, self.basis, self.noise = vae, pool, basis, noise
         self.modules, self.rate = {"dense_vae": vae}, {"dense_vae": 1.0}
 
     def loss(self, batch: int, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         field = self.pool.field[self.pool.sample(batch, generator)]
         if torch.rand((), generator=generator) < 0.5:
             field = field.flip(1)
-        target = structure_channels(field)
+        target, latent = structure_channels(field), self.basis.encode(field)
         posterior = self.vae.encode(target)
-        latent = posterior.mean + torch.exp(0.5 * posterior.logvar) * torch.randn_like(posterior.mean)
-        out = self.vae.decoder(latent).float()
+        aligned = F.mse_loss(posterior.mean.float(), latent)
+        spread = (posterior.logvar.float() - POSTERIOR_LOGVAR).square().mean()
+        sigma = torch.rand(batch, 1, 1, 1, 1, generator=generator).to(latent.device) * self.noise
+        noise = torch.randn(latent.shape, generator=generator).to(latent.device)
+        out = self.vae.decoder(latent + sigma * noise).float()
         weight = target.new_tensor(3.0)
         surface = F.binary_cross_entropy_with_logits(out[:, 0], target[:, 0], pos_weight=weight)
         distance = F.mse_loss(out[:, 1], target[:, 1] * 2 - 1)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
         found, wanted = out[:, 0] > 0, target[:, 0] > 0.5
         iou = (found & wanted).sum() / (found | wanted).sum().clamp_min(1)
-        loss = surface + 4 * distance + self.kl_weight * kl
-        return loss, {"iou": iou.item(), "mse": distance.item(), "kl": kl.item()}
-
-
-@torch.no_grad()
-def latent_statistics(vae: DenseShapeVAE, pool: Pool, count: int = 512) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel scale and shift that bring latents to mean 0 and variance 1, for the VAE's config."""
-    means = torch.cat([vae.encode(structure_channels(f)).mean for f in pool.field[:count].split(64)])
-    over = (0, 2, 3, 4)
-    shift, deviation = means.mean(over), means.std(over)
-    return tuple((1 / deviation.clamp_min(1e-3)).tolist()), tuple(shift.tolist())
-
-
-class DenseLatents:
-    """Normalised latents of pool samples and of their mirror images, encoded when first asked for."""
-
-    def __init__(self, vae: DenseShapeVAE, pool: Pool) -> None:
-        self.vae, self.pool = vae.eval(), pool
-        self.known = torch.zeros(2, len(pool), dtype=torch.bool, device=pool.field.device)
-        self.latents: Tensor | None = None  # [2, N, Z, r, r, r] float16
-
-    @torch.no_grad()
-    def get(self, rows: Tensor, flip: Tensor) -> Tensor:
-        """[B, Z, r, r, r] for ``rows [B]``, of the mirror image where ``flip [B]``."""
-        side = flip.long()
-        new = ~self.known[side, rows]
-        if new.any():
-            field = self.pool.field[rows[new]]
-            field = torch.where(flip[new][:, None, None, None], field.flip(1), field)
-            found = self.vae.normalize(self.vae.encode(structure_channels(field)).mean.float()).half()
-            if self.latents is None:
-                self.latents = found.new_zeros(2, len(self.pool), *found.shape[1:])
-            self.latents[side[new], rows[new]] = found
-            self.known[side[new], rows[new]] = True
-        assert self.latents is not None
-        return self.latents[side, rows].float()
+        loss = surface + 4 * distance + aligned + 0.01 * spread
+        return loss, {"iou": iou.item(), "mse": distance.item(), "aligned": aligned.item()}
 
 
 class _PictureTask:
     """Batches of augmented pictures with the latents of their shapes."""
 
-    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool) -> None:
-        self.conditioner, self.dit, self.pool, self.latents = conditioner, dit, pool, DenseLatents(vae, pool)
+    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, basis: PatchBasis, pool: Pool) -> None:
+        self.conditioner, self.dit, self.basis, self.pool = conditioner, dit, basis, pool
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures [B, 3, S, S] and normalised latents [B, Z, r, r, r]; half of them mirrored."""
+        """Pictures [B, 3, S, S] and latents [B, Z, r, r, r]; half of them mirrored."""
         rows = self.pool.sample(size, generator)
         flip = (torch.rand(size, generator=generator) < 0.5).to(rows.device)
         image = augment(self.pool.image[rows].float() / 255, generator)
         image = torch.where(flip[:, None, None, None], image.flip(3), image)
-        return image, self.latents.get(rows, flip)
+        field = self.pool.field[rows]
+        return image, self.basis.encode(torch.where(flip[:, None, None, None], field.flip(1), field))
 
 
 class DenseRegressionTask(_PictureTask):
@@ -111,8 +83,8 @@ class DenseRegressionTask(_PictureTask):
 
     name = "dense_regression"
 
-    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool) -> None:
-        super().__init__(conditioner, dit, vae, pool)
+    def __init__(self, conditioner: ImageConditioner, dit: DenseDiT, basis: PatchBasis, pool: Pool) -> None:
+        super().__init__(conditioner, dit, basis, pool)
         self.modules = {"conditioner": conditioner, "dense_dit": dit}
         self.rate = {"conditioner": 1.0, "dense_dit": 1.0}
         warm_start(dit)
@@ -136,11 +108,12 @@ class DenseFlowTask(_PictureTask):
     name = "dense_dit"
 
     def __init__(
-        self, conditioner: ImageConditioner, dit: DenseDiT, vae: DenseShapeVAE, pool: Pool, *,
-        shift: float, draws: int = 3, drop: float = 0.1, floor: float = 0.3,
+        self, conditioner: ImageConditioner, dit: DenseDiT, basis: PatchBasis, pool: Pool, *,
+        shift: float, noise_scale: float, draws: int = 3, drop: float = 0.1, floor: float = 0.3,
     ) -> None:  # fmt: skip
-        super().__init__(conditioner.eval(), dit, vae, pool)
-        self.shift, self.draws, self.drop, self.floor = shift, draws, drop, floor
+        super().__init__(conditioner.eval(), dit, basis, pool)
+        self.shift, self.noise_scale = shift, noise_scale
+        self.draws, self.drop, self.floor = draws, drop, floor
         self.modules, self.rate = {"dense_dit": dit}, {"dense_dit": 1.0}
 
     def loss(self, batch: int, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -150,7 +123,7 @@ class DenseFlowTask(_PictureTask):
         tokens, clean = (x.repeat_interleave(self.draws, 0) for x in (tokens, clean))
         t = sample_times(len(clean), "uniform", self.shift, generator).to(clean.device)
         dropped = dropped_conditions(len(clean), self.drop, generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device) * self.noise_scale
         out = self.dit(noised(clean, noise, t), t * 1000, without_dropped(tokens, dropped)).float()
         error = (out - clean).square().flatten(1).mean(1)
         weight = 1 / t.clamp_min(self.floor)

@@ -22,8 +22,9 @@ from core.data.parts import compiled_join, join_part
 from core.data.pool import Pool, PoolConfig, build_pool
 from core.errors import ConfigError
 from core.models.registry import build
-from core.training.dense_tasks import DenseFlowTask, DenseRegressionTask, DenseVAETask, latent_statistics
+from core.training.dense_tasks import DenseFlowTask, DenseRegressionTask, DenseVAETask
 from core.training.loop import Task, run
+from core.training.patch_basis import PatchBasis
 from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask
 from core.training.sparse_tasks import latent_statistics as sparse_statistics
 
@@ -92,15 +93,24 @@ class StarterTraining:
 
     def _dense_vae(self, seconds: float) -> bool:
         pool, vae = self._load_pool(), self._new("dense_vae")
-        if not self._train(DenseVAETask(vae, pool), self.recipe.dense_vae, seconds):
-            return False
-        scale, shift = latent_statistics(vae, pool)
-        self._save("dense_vae", vae, replace(vae.config, latent_scale=scale, latent_shift=shift))
-        return True
+        factor = self.preset.dense.resolution // self.preset.dense.dit.resolution
+        basis = PatchBasis.fit(pool, self.preset.dense.vae.latent_channels, factor)
+        basis.save(self._basis_path())
+        done = self._train(DenseVAETask(vae, pool, basis), self.recipe.dense_vae, seconds)
+        self._save("dense_vae", vae, vae.config)
+        return done
+
+    def _basis_path(self) -> Path:
+        return self.folder / "patch_basis.safetensors"
+
+    def _basis(self) -> PatchBasis:
+        if not self._basis_path().exists():
+            raise ConfigError(f"{self._basis_path()} does not exist yet. Run the phase 'dense_vae' first.")
+        return PatchBasis.load(self._basis_path(), self.device)
 
     def _dense_regression(self, seconds: float) -> bool:
-        pool, vae = self._load_pool(), self._finished("dense_vae")
-        task = DenseRegressionTask(self._new("conditioner"), self._new("dense_dit"), vae, pool)
+        pool, basis = self._load_pool(), self._basis()
+        task = DenseRegressionTask(self._new("conditioner"), self._new("dense_dit"), basis, pool)
         done = self._train(task, self.recipe.dense_regression, seconds)
         self._save("conditioner", task.conditioner, self.preset.conditioner)
         if not (self.folder / "dense_dit.state.pt").exists():
@@ -108,11 +118,12 @@ class StarterTraining:
         return done
 
     def _dense_dit(self, seconds: float) -> bool:
-        pool, vae = self._load_pool(), self._finished("dense_vae")
+        pool, basis = self._load_pool(), self._basis()
         dit = self._finished("dense_dit").requires_grad_(True)
         task = DenseFlowTask(
-            self._finished("conditioner"), dit, vae, pool,
-            shift=self.preset.dense.sampling.shift, draws=self.recipe.draws,
+            self._finished("conditioner"), dit, basis, pool,
+            shift=self.preset.dense.sampling.shift, noise_scale=self.preset.dense.sampling.noise_scale,
+            draws=self.recipe.draws,
         )  # fmt: skip
         done = self._train(task, self.recipe.dense_dit, seconds)
         self._save("dense_dit", dit, self.preset.dense.dit)
@@ -134,7 +145,8 @@ class StarterTraining:
         cache = LatentCache(self._finished(f"sparse_vae_{stage.resolution}"), pool, stage, join=self._join())
         rows = list(range(min(self.recipe.sparse_shapes, len(pool))))
         name = f"sparse_dit_{stage.resolution}"
-        task = SparseFlowTask(self._finished("conditioner"), self._new(name), pool, cache, rows, crop=self.recipe.sparse_crop)
+        conditioner, crop = self._finished("conditioner"), self.recipe.sparse_crop
+        task = SparseFlowTask(conditioner, self._new(name), pool, cache, rows, crop=crop)
         done = self._train(task, self.recipe.sparse_dit, seconds)
         self._save(name, task.dit, stage.dit)
         return done
