@@ -34,7 +34,7 @@ def band_values(
 
 
 def random_crop(cells: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """The cells [m, 3] inside a cube of ``side`` cells around a random one of them, coordinates unchanged."""
+    """The cells [m, 3] at most ``side // 2`` away, on every axis, from a random one; coordinates unchanged."""
     center = cells[torch.randint(len(cells), (1,), generator=generator).to(cells.device)]
     return cells[((cells - center).abs() <= side // 2).all(1)]
 

@@ -78,7 +78,8 @@ def render(parts: Parts, views: Views, size: int, *, join: Callable = join_part)
     """
     parts = parts.trimmed()
     batch, device = len(parts), parts.center.device
-    box = tuple(x.to(device) for x in bounds(parts.to("cpu")))
+    low, high = bounds(parts.to("cpu"))  # of sharp unions: smooth ones bulge a little beyond
+    box = (low - 0.04).to(device), (high + 0.04).to(device)
     full = torch.tensor([0.0, 0.0, 1.0], device=device).expand(batch, 3) * views.tan_half[:, None]
     seen, _ = _trace(parts, views, box, full, _PREPASS, join)
     frame = _tight_frame(seen, full, views.jitter)

@@ -56,8 +56,9 @@ class TestObject:
 
 def test_objects(count: int, *, left_out: bool, picture_size: int = 384) -> list[TestObject]:
     """``count`` objects of the trained families, or of those left out; always the same ones."""
-    shapes, family = draw_shapes(count, SEED + left_out, left_out=left_out)
     names = list(LEFT_OUT if left_out else TRAINED)
+    whole = -(-count // len(names)) * len(names)  # every family equally often, in random order, then cut
+    shapes, family = draw_shapes(whole, SEED + left_out, left_out=left_out)
     views = random_views(count, torch.Generator().manual_seed(SEED), jitter=0.0)
     objects = []
     for row in range(count):

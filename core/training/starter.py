@@ -89,16 +89,24 @@ class StarterTraining:
     def _load_pool(self) -> Pool:
         if not any(self._pool_path().glob("shard_*.safetensors")):
             raise ConfigError(f"there is no training data in {self._pool_path()}. Run the phase 'pool' first.")
-        return Pool.load(self._pool_path(), self.device, limit=self.recipe.shards)
+        pool = Pool.load(self._pool_path(), self.device, limit=self.recipe.shards)
+        found = (pool.image.shape[-1], pool.field.shape[-1])
+        if found != (wanted := (self.preset.conditioner.image_size, self.preset.dense.resolution)):
+            raise ConfigError(
+                f"{self._pool_path()} has pictures of {found[0]} pixels and fields of {found[1]} cells, "
+                f"this preset needs {wanted[0]} and {wanted[1]}. Use another --pool."
+            )
+        return pool
 
     def _dense_vae(self, seconds: float) -> bool:
         pool, vae = self._load_pool(), self._new("dense_vae")
         factor = self.preset.dense.resolution // self.preset.dense.dit.resolution
         basis = PatchBasis.fit(pool, self.preset.dense.vae.latent_channels, factor)
         basis.save(self._basis_path())
-        done = self._train(DenseVAETask(vae, pool, basis), self.recipe.dense_vae, seconds)
+        if not self._train(DenseVAETask(vae, pool, basis), self.recipe.dense_vae, seconds):
+            return False
         self._save("dense_vae", vae, vae.config)
-        return done
+        return True
 
     def _basis_path(self) -> Path:
         return self.folder / "patch_basis.safetensors"
