@@ -198,7 +198,7 @@ STARTER = ModelPreset(
             decoder_res_blocks=1,
             decoder_middle_blocks=1,
         ),
-        sampling=SamplingConfig(steps=12, shift=2.0, guidance=1.5, prediction="sample", noise_scale=3.0),
+        sampling=SamplingConfig(steps=12, shift=2.0, guidance=3.0, prediction="sample", noise_scale=3.0),
         resolution=32,
         occupancy_threshold=0.4,
         field_cells=3.0,

@@ -45,7 +45,7 @@ RECIPES = {
         pool_batch=32,
         dense_vae=LoopConfig(steps=800, batch=8, learning_rate=1.5e-3, ema=0.995),
         dense_regression=LoopConfig(steps=1600, batch=32, learning_rate=1e-3, ema=0.998, warmup=200),
-        dense_dit=LoopConfig(steps=1000, batch=16, learning_rate=5e-4, ema=0.998),
+        dense_dit=LoopConfig(steps=1700, batch=16, learning_rate=6e-4, ema=0.995),
         sparse_vae=LoopConfig(steps=1800, batch=2, learning_rate=6e-4, ema=0.995, autocast=False),
         sparse_dit=LoopConfig(steps=450, batch=2, learning_rate=1e-3, ema=0.995, autocast=False),
         draws=3,
