@@ -232,7 +232,7 @@ STARTER = ModelPreset(
                 decoder_head_dim=32,
                 norm_groups=8,
             ),
-            sampling=SamplingConfig(steps=6, shift=1.0, guidance=1.0),
+            sampling=SamplingConfig(steps=3, shift=1.0, guidance=1.0),
             iso_level=0.0,
             truncation_voxels=4.0,
             band_voxels=4.0,
