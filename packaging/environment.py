@@ -90,6 +90,7 @@ def say(message: str) -> None:
 
 def hand_over(command: list[str]) -> int:
     """Becomes the command; on Windows, where a process cannot, waits for it and returns its status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch crawl on a busy machine
     for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):  # would lead the environment's Python astray
         os.environ.pop(name, None)
     sys.stdout.flush()
