@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.data.parts import Parts, distance, join_part
-from core.data.pool import FIELD_CELLS
+from core.data.pool import FIELD_CELLS, loaded_field
 
 
 def surface_cells(field: Tensor, reach: float) -> Tensor:
@@ -21,7 +21,7 @@ def surface_cells(field: Tensor, reach: float) -> Tensor:
     Args:
         field: [R, R, R] int8 coarse field of one shape, as stored in a pool.
     """
-    return (field.float().abs() < reach / FIELD_CELLS * 127).nonzero()
+    return (loaded_field(field).abs() < reach / FIELD_CELLS).nonzero()
 
 
 def band_values(

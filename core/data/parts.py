@@ -45,6 +45,10 @@ class Parts:
     def to(self, device: torch.device | str) -> "Parts":
         return self.map(lambda x: x.to(device))
 
+    def rows(self, start: int, stop: int) -> "Parts":
+        """Shapes ``start`` to ``stop`` (exclusive)."""
+        return self.map(lambda x: x[start:stop])
+
     def trimmed(self) -> "Parts":
         """Without the columns that are padding in every shape."""
         used = int((self.op != SKIP).any(0).sum())

@@ -22,6 +22,7 @@ from core.data.render import on_white, random_views, render
 
 MAX_PARTS = 16
 FIELD_CELLS = 3.0  # the coarse field is clipped at this many cells
+_STEPS = 127  # of the stored field, from 0 to the clipping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,16 @@ def coarse_field(parts: Parts, resolution: int, *, join: Callable = join_part) -
     return (d / FIELD_CELLS).clamp(-1, 1).view(-1, resolution, resolution, resolution)
 
 
+def stored_field(field: Tensor) -> Tensor:
+    """A coarse field in -1..1 as the int8 that a pool keeps."""
+    return (field * _STEPS).round().to(torch.int8)
+
+
+def loaded_field(field: Tensor) -> Tensor:
+    """The coarse field in -1..1 that an int8 of a pool stands for."""
+    return field.float() / _STEPS
+
+
 def draw_shapes(count: int, seed: int, *, left_out: bool = False) -> tuple[Parts, Tensor]:
     """``count`` normalised shapes and their family numbers [count], reproducible from ``seed``."""
     rng = np.random.default_rng(seed)
@@ -69,7 +80,7 @@ def make_shard(
     generator = torch.Generator().manual_seed(seed)
     pictures, grids, keep = [], [], []
     for start in range(0, config.shard_size, config.batch):
-        batch = shapes.map(lambda x, s=start: x[s : s + config.batch]).to(device).trimmed()
+        batch = shapes.rows(start, start + config.batch).to(device).trimmed()
         views = random_views(len(batch), generator).to(device)
         rgba = render(batch, views, config.image_size, join=join)
         field = coarse_field(batch, config.field_resolution, join=join)
@@ -77,7 +88,7 @@ def make_shard(
         visible = (rgba[:, 3] > 0.5).flatten(1).float().mean(1) > 0.02
         keep.append((solid & visible).cpu())
         pictures.append((on_white(rgba) * 255).round().to(torch.uint8).cpu())
-        grids.append((field * 127).round().to(torch.int8).cpu())
+        grids.append(stored_field(field).cpu())
     kept = torch.cat(keep)
     shard = {f.name: getattr(shapes, f.name)[kept].contiguous() for f in fields(Parts)}
     return shard | {"image": torch.cat(pictures)[kept], "field": torch.cat(grids)[kept], "family": family[kept]}

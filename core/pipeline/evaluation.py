@@ -17,7 +17,7 @@ from core.config.generation import GenerationOptions
 from core.data.band import band_values, surface_cells
 from core.data.families import LEFT_OUT, TRAINED
 from core.data.parts import Parts
-from core.data.pool import coarse_field, draw_shapes
+from core.data.pool import coarse_field, draw_shapes, stored_field
 from core.data.render import random_views, render
 from core.errors import NoSurfaceError
 from core.geometry.coarse_field import cell_voxels
@@ -62,7 +62,7 @@ def test_objects(count: int, *, left_out: bool, picture_size: int = 384) -> list
     views = random_views(count, torch.Generator().manual_seed(SEED), jitter=0.0)
     objects = []
     for row in range(count):
-        shape = shapes.map(lambda x, r=row: x[r : r + 1])
+        shape = shapes.rows(row, row + 1)
         view = type(views)(**{k: v[row : row + 1] for k, v in vars(views).items()})
         rgba = (render(shape, view, picture_size)[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         file = io.BytesIO()
@@ -73,7 +73,7 @@ def test_objects(count: int, *, left_out: bool, picture_size: int = 384) -> list
 
 def true_mesh(shape: Parts, resolution: int = 128) -> Mesh:
     """The surface of one shape, from its exact distance on the voxels near it."""
-    cells = surface_cells((coarse_field(shape, resolution // 4)[0] * 127).round().to(torch.int8), 1.6)
+    cells = surface_cells(stored_field(coarse_field(shape, resolution // 4)[0]), 1.6)
     voxels = cell_voxels(cells, 4)
     return extract_surface(voxels, band_values(shape, voxels, resolution, 4.0), resolution, 0.0)
 

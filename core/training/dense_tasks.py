@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.data.pool import FIELD_CELLS, Pool
+from core.data.pool import FIELD_CELLS, Pool, loaded_field
 from core.flow.objective import dropped_conditions, noised, sample_times, without_dropped
 from core.models.conditioner import ImageConditioner
 from core.models.dense_dit import DenseDiT
@@ -24,7 +24,7 @@ def structure_channels(field: Tensor) -> Tensor:
     Args:
         field: [B, R, R, R] int8 as stored in a pool.
     """
-    signed = field.float() / 127
+    signed = loaded_field(field)
     surface = (signed.abs() < SURFACE_CELLS / FIELD_CELLS).float()
     return torch.stack([surface, (signed + 1) / 2], 1)
 

@@ -8,7 +8,6 @@ Letters: B samples, R cells per side of the field, r = R / f latent cells per si
 Z components, V = f ** 3.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.data.pool import Pool
+from core.checkpoints.store import replacing
+from core.data.pool import Pool, loaded_field
 
 
 @dataclass
@@ -30,7 +30,7 @@ class PatchBasis:
     @classmethod
     def fit(cls, pool: Pool, channels: int, factor: int, samples: int = 1024) -> "PatchBasis":
         """Principal components of the patches of the pool's first ``samples`` fields."""
-        patches = torch.cat([_patches(f.float() / 127, factor).flatten(0, 3) for f in pool.field[:samples].split(64)])
+        patches = torch.cat([_patches(loaded_field(f), factor).flatten(0, 3) for f in pool.field[:samples].split(64)])
         mean = patches.mean(0)
         centered = patches - mean
         values, vectors = torch.linalg.eigh((centered.T @ centered / len(centered)).cpu())
@@ -41,14 +41,12 @@ class PatchBasis:
 
     def encode(self, field: Tensor) -> Tensor:
         """Latents [B, Z, r, r, r] of int8 fields [B, R, R, R] as a pool stores them."""
-        coefficients = (_patches(field.float() / 127, self.factor) - self.mean) @ self.rows.T
+        coefficients = (_patches(loaded_field(field), self.factor) - self.mean) @ self.rows.T
         return coefficients.permute(0, 4, 1, 2, 3).contiguous()
 
     def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"mean": self.mean.cpu().contiguous(), "rows": self.rows.cpu().contiguous()}, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({"mean": self.mean.cpu().contiguous(), "rows": self.rows.cpu().contiguous()}, partial)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str) -> "PatchBasis":

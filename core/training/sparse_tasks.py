@@ -10,22 +10,18 @@ from torch import Tensor
 
 from core.config.presets import SparseStageConfig
 from core.data.band import band_values, batched, random_crop, surface_cells
-from core.data.parts import Parts, join_part
-from core.data.pool import FIELD_CELLS, Pool
+from core.data.parts import join_part
+from core.data.pool import FIELD_CELLS, Pool, loaded_field
 from core.flow.objective import dropped_conditions, sample_times, without_dropped
 from core.geometry.coarse_field import cell_voxels, refined_field
 from core.models.conditioner import ImageConditioner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
-from core.sparse.coords import block_order
+from core.sparse.coords import block_order, encode_keys
 from core.sparse.tensor import SparseTensor
 from core.training.dense_tasks import SURFACE_CELLS, augment
 
 REACH = (0.9, 1.5)  # cells: how thick the shell of training cells is, drawn anew for each sample
-
-
-def _row(parts: Parts, index: int) -> Parts:
-    return parts.map(lambda x: x[index : index + 1])
 
 
 def sdf_sample(
@@ -33,7 +29,8 @@ def sdf_sample(
 ) -> tuple[Tensor, Tensor]:
     """Voxels [M * V, 3] of ``cells`` of one pool sample and their signed distances [M * V]."""
     voxels = cell_voxels(cells, stage.vae.upsampling)
-    return voxels, band_values(_row(pool.parts, row), voxels, stage.resolution, stage.truncation_voxels, join=join)
+    shape = pool.parts.rows(row, row + 1)
+    return voxels, band_values(shape, voxels, stage.resolution, stage.truncation_voxels, join=join)
 
 
 class SparseVAETask:
@@ -68,7 +65,7 @@ class SparseVAETask:
         error = (out.feats[:, 0].float() - target).square()
         near = target.abs() < 0.5
         weight = torch.where(near, 1.0, 0.1)
-        kl = 0.5 * (mean.feats.float() ** 2 + logvar.feats.exp() - 1 - logvar.feats).float().mean()
+        kl = posterior.kl().mean() / mean.channels
         loss = (weight * error).sum() / weight.sum() + self.kl_weight * kl
         voxel_rms = error[near].mean().sqrt().item() * self.stage.truncation_voxels
         return loss, {"near_rms_voxels": voxel_rms, "kl": kl.item(), "cells": float(mean.num_voxels)}
@@ -76,12 +73,8 @@ class SparseVAETask:
 
 def _lookup(x: SparseTensor, coords: Tensor, resolution: int) -> Tensor:
     """Values of ``x`` at ``coords``, a permutation of its own coordinates."""
-    def keys(c: Tensor) -> Tensor:
-        c = c.long()
-        return ((c[:, 0] * resolution + c[:, 1]) * resolution + c[:, 2]) * resolution + c[:, 3]
-
-    ordered, order = keys(x.coords).sort()
-    return x.feats[order[torch.searchsorted(ordered, keys(coords))], 0]
+    ordered, order = encode_keys(x.coords, resolution).sort()
+    return x.feats[order[torch.searchsorted(ordered, encode_keys(coords, resolution))], 0]
 
 
 class LatentCache:
@@ -99,9 +92,9 @@ class LatentCache:
             voxels, sdf = sdf_sample(self.pool, row, surface_cells(field, REACH[1]), self.stage, join=self.join)
             true = self._encode(voxels, sdf)
             factor, truncation = self.stage.vae.upsampling, self.stage.truncation_voxels
-            coarse = self._encode(voxels, refined_field(field.float() / 127, FIELD_CELLS, voxels, factor, truncation))
+            coarse = self._encode(voxels, refined_field(loaded_field(field), FIELD_CELLS, voxels, factor, truncation))
             cells = true.coords[:, 1:].long()
-            depth = field[cells.unbind(1)].float().abs() * (FIELD_CELLS / 127)
+            depth = loaded_field(field[cells.unbind(1)]).abs() * FIELD_CELLS
             self.entries[row] = (cells, true.feats.half(), coarse.feats.half(), depth)
         return self.entries[row]
 
