@@ -93,7 +93,8 @@ def main() -> int:
 
 
 def draw_sheet(models_dir: Path | None) -> None:
-    from core.checkpoints.load import NetworkStore, find_preset_folder
+    from core.checkpoints.installed import find_preset_folder
+    from core.checkpoints.load import NetworkStore
     from core.config.generation import GenerationOptions
     from core.config.presets import STARTER
     from core.geometry.preview import contact_sheet, render_mesh

@@ -19,7 +19,8 @@ import yaml
 from torch import Tensor
 
 from core.checkpoints.authors_config import config_from_authors, scheduler_shift
-from core.checkpoints.load import SUFFIX, build_unfilled, matched_keys
+from core.checkpoints.installed import SUFFIX
+from core.checkpoints.load import build_unfilled, matched_keys
 from core.checkpoints.store import open_tensors, save_tensors
 from core.config.presets import PRESETS, ModelPreset
 from core.errors import CheckpointError, ConfigError

@@ -5,21 +5,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from core.checkpoints.installed import SUFFIX, find_preset_folder, missing_networks
 from core.checkpoints.store import NetworkFile, open_tensors, read_header
 from core.config.models import ConditionerConfig
-from core.config.presets import PRESETS, ModelPreset
+from core.config.presets import ModelPreset
 from core.errors import CheckpointError, ConfigError, DeviceMemoryError
 from core.models.dinov2_keys import match_layout
 from core.models.registry import build
 from core.nn.precision import set_compute_dtype
 
-SUFFIX = ".safetensors"
-_BUNDLED = Path(__file__).resolve().parents[1] / "weights"  # core/weights
 _NAMED = 4  # keys that an error names before it only counts
 _OF_THE_WEIGHTS = ("latent_scale", "latent_shift")  # measured in training: the file's values hold, not the preset's
 
@@ -130,36 +128,6 @@ def check_config(file: NetworkFile, expected: Any) -> None:
         raise CheckpointError(
             f"{file.path} is of another size: {', '.join(differing)}. Use the weights that belong to this preset."
         )
-
-
-def default_models_dir() -> Path:
-    """Where presets that are not part of the repository are kept: the user's data folder."""
-    return platformdirs.user_data_path("s2mesh", appauthor=False) / "models"
-
-
-def find_preset_folder(preset: ModelPreset, models_dir: Path | None = None) -> Path:
-    """The folder of a preset's files: inside this package for bundled weights, else below ``models_dir``.
-
-    A bundled preset that ``models_dir`` holds in full is taken from there: that is how trained weights are tried.
-    """
-    own = (models_dir or default_models_dir()) / preset.name
-    if preset.bundled and (models_dir is None or missing_networks(preset, own)):
-        return _BUNDLED / preset.name
-    return own
-
-
-def missing_networks(preset: ModelPreset, folder: Path) -> list[str]:
-    """Names of the preset's networks that have no file in ``folder``."""
-    return [name for name in preset.networks() if not (folder / f"{name}{SUFFIX}").is_file()]
-
-
-def installed_presets(models_dir: Path | None = None) -> list[str]:
-    """Names of the presets whose files are all there."""
-    return [
-        name
-        for name, preset in PRESETS.items()
-        if not missing_networks(preset, find_preset_folder(preset, models_dir))
-    ]
 
 
 class NetworkStore:

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch  # seconds to load: after --help
 
     from core.checkpoints.convert_direct3d_s2 import convert
-    from core.checkpoints.load import default_models_dir
+    from core.checkpoints.installed import default_models_dir
 
     made = convert(
         arguments.folder,

@@ -36,7 +36,7 @@ def examine(models_dir: Path | None = None) -> dict[str, Any]:
     """The report as plain data: versions, devices, backends, presets, and a list of problems in words."""
     import torch
 
-    from core.checkpoints.load import find_preset_folder, missing_networks
+    from core.checkpoints.installed import find_preset_folder, missing_networks
     from core.config.presets import PRESETS
     from core.ops.backend import backend_report
     from core.pipeline.devices import available_devices, resolve_dtype

@@ -30,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    from core.checkpoints.load import NetworkStore, find_preset_folder
+    from core.checkpoints.installed import find_preset_folder
+    from core.checkpoints.load import NetworkStore
     from core.config.generation import GenerationOptions
     from core.config.presets import get_preset
     from core.geometry.export import write_atomically

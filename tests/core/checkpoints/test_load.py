@@ -5,15 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.checkpoints import load as loading
-from core.checkpoints.load import (
-    NetworkStore,
-    build_unfilled,
-    find_preset_folder,
-    installed_presets,
-    load_network,
-    missing_networks,
-)
+from core.checkpoints import installed
+from core.checkpoints.installed import find_preset_folder, installed_presets, missing_networks
+from core.checkpoints.load import NetworkStore, build_unfilled, load_network
 from core.checkpoints.store import save_network, save_tensors
 from core.config.models import ConditionerConfig, DenseDiTConfig, DenseVAEConfig, RefinerConfig
 from core.config.presets import STARTER, V1_0, V1_1
@@ -195,5 +189,5 @@ def test_folders_of_presets(tmp_path, monkeypatch):
             (tmp_path / preset.name / f"{name}.safetensors").touch()
     assert find_preset_folder(STARTER, tmp_path) == tmp_path / "starter", "own weights of a bundled preset win"
     assert installed_presets(tmp_path) == ["starter", "direct3d-s2-v1.0"]
-    monkeypatch.setattr(loading, "default_models_dir", lambda: tmp_path)
+    monkeypatch.setattr(installed, "default_models_dir", lambda: tmp_path)
     assert find_preset_folder(V1_1) == tmp_path / "direct3d-s2-v1.1"
