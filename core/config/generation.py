@@ -1,17 +1,27 @@
-"""What a user may ask of a generation, and the limits of each option. The only place they are written."""
+"""What a user may ask of a generation: options with their defaults, limits and helps. The only place they are written.
+
+The command line, the server's capabilities and the add-on's panel read them from ``option_table``.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from core.errors import ConfigError
+from core.config.options import OptionInfo as OptionInfo  # those who read the options need only this module
+from core.config.options import check_options, option
+from core.config.options import option_table as option_table
 
-MESH_FORMATS = ("glb", "obj", "ply", "stl")
+MeshFormat = Literal["glb", "obj", "ply", "stl"]
+Background = Literal["auto", "alpha", "none"]
+
+MESH_FORMATS: tuple[str, ...] = get_args(MeshFormat)
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 50.0
 MAX_FACES = 50_000_000
 MIN_FACES = 4
-MAX_IMAGE_PIXELS = 50_000_000  # a picture above this is refused before it is decoded
+MAX_TOKENS = 10_000_000
+MIN_RESOLUTION, MAX_RESOLUTION = 8, 4096  # what a preset may have; which ones it has, ModelPreset.up_to checks
+MAX_IMAGE_PIXELS = 64_000_000  # a picture above this is refused before it is decoded
 MAX_IMAGE_BYTES = 100_000_000
 
 DeviceName = str  # "auto", "cpu", "cuda", "cuda:N", "mps"
@@ -22,33 +32,81 @@ class GenerationOptions:
     """Options of one generation. ``None`` means the preset's own value.
 
     Raises:
-        ConfigError: for a value outside its limits, naming the option and the limit.
+        ConfigError: for a value of the wrong kind or outside its limits, naming the option and the limit.
     """
 
-    preset: str = "starter"
-    seed: int = 0
-    dense_steps: int | None = None
-    sparse_steps: int | None = None  # the same for every sparse stage
-    guidance: float | None = None  # classifier-free guidance scale; 0 or 1 use the condition alone
-    iso_level: float | None = None  # SDF value of the surface, in truncation bands
-    faces: int | None = None  # decimate to at most this many faces
-    max_tokens: int | None = None  # refuse a sparse stage with more tokens than this
-    remove_background: Literal["auto", "keep"] = "auto"
-    remove_floaters: bool = True
-    remove_interior: bool = True
-    device: DeviceName = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    preset: str = option("starter", "Set of models that makes the shape.")
+    seed: int = option(
+        0, "Where the random numbers start: another seed gives another shape.", minimum=0, maximum=MAX_SEED
+    )
+    resolution: int | None = option(
+        None,
+        "Stop after the detail stage of so many voxels a side: faster and coarser. Unset: the preset's last.",
+        minimum=MIN_RESOLUTION,
+        maximum=MAX_RESOLUTION,
+    )
+    dense_steps: int | None = option(
+        None, "Sampling steps of the coarse shape; more take longer. Unset: the preset's.", minimum=1, maximum=MAX_STEPS
+    )
+    sparse_steps: int | None = option(
+        None,
+        "Sampling steps of each detail stage; more take longer. Unset: the preset's.",
+        minimum=1,
+        maximum=MAX_STEPS,
+    )
+    dense_guidance: float | None = option(
+        None,
+        "How closely the coarse shape follows the picture; 0 and 1 are without guidance. Unset: the preset's.",
+        minimum=0.0,
+        maximum=MAX_GUIDANCE,
+    )
+    sparse_guidance: float | None = option(
+        None,
+        "How closely the details follow the picture; 0 and 1 are without guidance. Unset: the preset's.",
+        minimum=0.0,
+        maximum=MAX_GUIDANCE,
+    )
+    iso_level: float | None = option(
+        None,
+        "Where the surface is cut, from inside (-1) to outside (1); more is thicker. Unset: the preset's.",
+        minimum=-0.99,
+        maximum=0.99,
+    )
+    faces: int | None = option(
+        None, "Simplify the mesh to at most so many triangles. Unset: keep all.", minimum=MIN_FACES, maximum=MAX_FACES
+    )
+    max_tokens: int | None = option(
+        None,
+        "Refuse a shape with more occupied cells than this, to save memory. Unset: the preset's.",
+        minimum=1,
+        maximum=MAX_TOKENS,
+    )
+    background: Background = option(
+        "auto",
+        "auto: the picture's transparency, else a plain background is cut away; alpha: its transparency alone; "
+        "none: the whole picture is the object.",
+    )
+    remove_floaters: bool = option(True, "Remove small loose pieces.")
+    remove_interior: bool = option(True, "Remove what lies unseen inside the shape.")
+    device: DeviceName = option("auto", "Where to compute: auto, cpu, cuda, cuda:INDEX or mps.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Number format of the networks; auto takes what suits the device."
+    )
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0, MAX_SEED)
-        _check("dense_steps", self.dense_steps, 1, MAX_STEPS)
-        _check("sparse_steps", self.sparse_steps, 1, MAX_STEPS)
-        _check("guidance", self.guidance, 0.0, MAX_GUIDANCE)
-        _check("iso_level", self.iso_level, -0.99, 0.99)
-        _check("faces", self.faces, MIN_FACES, MAX_FACES)
-        _check("max_tokens", self.max_tokens, 1, 10_000_000)
+        check_options(self)
 
 
-def _check(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:  # NaN fails too
-        raise ConfigError(f"{name} is {value}; it must be between {low} and {high}.")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Which files come of a generation.
+
+    Raises:
+        ConfigError: for an unknown format, none at all, or one named twice.
+    """
+
+    formats: tuple[MeshFormat, ...] = option(("glb",), "Mesh files to make.", minimum=1, maximum=len(MESH_FORMATS))
+    turntable: bool = option(False, "Also make a short animation of the mesh as it turns around once.")
+
+    def __post_init__(self) -> None:
+        check_options(self)

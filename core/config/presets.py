@@ -55,6 +55,7 @@ class SparseStageConfig:
     iso_level: float  # value of the surface, in truncation bands
     truncation_voxels: float  # an SDF value of 1 is this many voxels
     band_voxels: float  # a voxel is active where its distance is below this many voxels
+    memory_gb: float  # about what the device needs for a generation up to this stage, in 10^9 bytes
     refiner: RefinerConfig | None = None
     start_noise: float = 1.0  # noise level to start from; below 1 the rest is the dense stage's coarse field
     max_tokens: int = 65_536  # a shape with more cells is refused, unless the user allows it
@@ -72,6 +73,24 @@ class ModelPreset:
     license: str
     source: str  # where the weights come from, for people
     bundled: bool = False  # weights are part of this repository
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Voxels per side of each sparse stage, in order."""
+        return tuple(stage.resolution for stage in self.sparse)
+
+    def up_to(self, resolution: int | None) -> "ModelPreset":
+        """The preset without the sparse stages after the one of ``resolution``; None keeps all.
+
+        Raises:
+            ConfigError: if it has no such stage, listing the resolutions it has.
+        """
+        if resolution is None or resolution == self.resolutions[-1]:
+            return self
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise ConfigError(f"resolution is {resolution}; preset {self.name!r} has {known}.")
+        return replace(self, sparse=self.sparse[: self.resolutions.index(resolution) + 1])
 
     def networks(self) -> dict[str, Any]:
         """Name of every network (also its file's stem) to its configuration, in order of use."""
@@ -108,6 +127,7 @@ _STAGE_512 = SparseStageConfig(
     iso_level=0.4,
     truncation_voxels=4.0,
     band_voxels=4.0,
+    memory_gb=10.0,  # the authors' figure for their code (their README); ours is not measured yet
     refiner=RefinerConfig(kind="sdf", resolution=512, patch_size=192, patch_stride=160),
 )
 _STAGE_1024 = SparseStageConfig(
@@ -118,6 +138,7 @@ _STAGE_1024 = SparseStageConfig(
     iso_level=0.2,
     truncation_voxels=4.0,
     band_voxels=4.0,
+    memory_gb=24.0,  # as above
     refiner=RefinerConfig(kind="sign", resolution=1024, patch_size=256, patch_stride=128),
     max_tokens=200_000,
 )
@@ -163,9 +184,7 @@ V1_0 = replace(
         replace(_STAGE_512, dit=_V1_0_DIT),
         replace(
             _STAGE_1024,
-            dit=replace(
-                _V1_0_DIT, resolution=128, position_scale=0.5, ssa=replace(_V1_0_SSA, selected_blocks=8)
-            ),
+            dit=replace(_V1_0_DIT, resolution=128, position_scale=0.5, ssa=replace(_V1_0_SSA, selected_blocks=8)),
         ),
     ),
     source="https://huggingface.co/wushuang98/Direct3D-S2, folder direct3d-s2-v-1-0",
@@ -236,6 +255,7 @@ STARTER = ModelPreset(
             iso_level=0.0,
             truncation_voxels=4.0,
             band_voxels=4.0,
+            memory_gb=0.9,  # peak of the process on a CPU, measured
             start_noise=0.3,
             max_tokens=16_384,
         ),

@@ -62,6 +62,7 @@ _STAGE_32 = SparseStageConfig(
     iso_level=0.0,
     truncation_voxels=4.0,
     band_voxels=1.0,
+    memory_gb=0.1,
 )
 _STAGE_64 = replace(
     _STAGE_32,
