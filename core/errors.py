@@ -3,6 +3,10 @@
 Our own mistakes are ``assert`` or ordinary exceptions; these classes are for what a user can mend.
 """
 
+import errno
+
+_DISK_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+
 
 class CoreError(Exception):
     """Base of every error whose message is meant for the user.
@@ -40,5 +44,19 @@ class DeviceMemoryError(CoreError):
     """The device has too little memory for what was asked."""
 
 
+class DiskFullError(CoreError):
+    """No space left for a file; nothing of it was written."""
+
+
 class GenerationCancelled(CoreError):
     """The caller cancelled the generation; nothing was written."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True where the system says that a disk, an account's share of it, or a file can hold no more."""
+    return isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in _DISK_FULL)
+
+
+def disk_full_error(path: object, error: OSError) -> DiskFullError:
+    """The user's version of an OSError that ``is_disk_full``."""
+    return DiskFullError(f"no space left for {path} ({error.strerror or error}). Free some and run again.")

@@ -6,13 +6,12 @@
 Statuses: 0 done, 2 the user's mistake, 1 ours or the machine's, 130 interrupted. Loads nothing heavy.
 """
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from core.errors import CoreError, DeviceMemoryError
+from core.errors import CoreError, DeviceMemoryError, disk_full_error, is_disk_full
 
 DEBUG_VARIABLE = "S2MESH_DEBUG"  # any value but "" and "0": print the traceback too
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -44,6 +43,8 @@ def describe(error: Exception) -> tuple[str, int]:
     """The line and the exit status for an exception."""
     if is_memory_error(error) and not isinstance(error, CoreError):
         error = memory_error(error)
+    if isinstance(error, OSError) and is_disk_full(error):
+        error = disk_full_error(error.filename or "the output", error)
     if isinstance(error, CoreError):
         return str(error), error.exit_status
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in ("core", "server"):
@@ -52,8 +53,6 @@ def describe(error: Exception) -> tuple[str, int]:
             "which installs everything, or install s2mesh with the extra it belongs to, such as s2mesh[cpu].",
             1,
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk ({error.filename or 'output'}). Free some and run again.", 1
     return (
         f"unexpected {type(error).__name__}: {error}. This is a bug in S2 Mesh; "
         f"run again with --debug (or {DEBUG_VARIABLE}=1) for the traceback and report it.",

@@ -16,7 +16,7 @@ import numpy as np
 
 from core import __version__
 from core.config.generation import MESH_FORMATS
-from core.errors import ConfigError, InputError
+from core.errors import ConfigError, InputError, disk_full_error, is_disk_full
 from core.geometry.mesh import Mesh
 
 # V vertices, F faces
@@ -68,6 +68,7 @@ def write_mesh(
 
     Raises:
         ConfigError: for an unknown format. InputError: for a path that cannot be written.
+        DiskFullError: where no space is left.
     """
     path = Path(path)
     file_format = file_format or path.suffix.lower().lstrip(".")
@@ -81,6 +82,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises:
         InputError: naming the path and what to do.
+        DiskFullError: where no space is left.
     """
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
@@ -97,6 +99,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"cannot write {path}: there is no folder {path.parent}. Create it first.") from error
     except OSError as error:
+        if is_disk_full(error):
+            raise disk_full_error(path, error) from error
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}. Choose a folder that you may write to.") from error
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.cli.errors import DEBUG_VARIABLE, describe, is_memory_error, run_reporting
-from core.errors import CheckpointError, DeviceMemoryError, InputError, NoSurfaceError
+from core.errors import CheckpointError, DeviceMemoryError, DiskFullError, InputError, NoSurfaceError
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,7 @@ def failing(error):
         (KeyboardInterrupt(), 130),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1),
         (OSError(errno.ENOSPC, "No space left on device", "mug.glb"), 1),
+        (DiskFullError("no space left for mug.glb. Free some and run again."), 1),
     ],
 )
 def test_one_line_and_a_status(error, status, capsys):
@@ -75,3 +76,10 @@ def test_memory_errors_are_known_by_class_or_words(error):
 def test_other_errors_are_no_memory_errors():
     assert not is_memory_error(RuntimeError("shapes do not match"))
     assert "bug in S2 Mesh" in describe(RuntimeError("shapes do not match"))[0]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_no_bug_wherever_it_is_met(code):
+    message, status = describe(OSError(code, "so says the system", "mug.glb"))
+    assert status == 1 and message == "no space left for mug.glb (so says the system). Free some and run again."
+    assert "bug in S2 Mesh" in describe(OSError(errno.EIO, "Input/output error"))[0]

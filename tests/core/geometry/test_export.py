@@ -1,12 +1,15 @@
 """Mesh files read back: axes, normals, extras, size, and nothing left behind on errors."""
 
+import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import trimesh
 
-from core.errors import ConfigError, InputError
+from core.errors import ConfigError, DiskFullError, InputError
 from core.geometry.export import mesh_bytes, read_extras, to_z_up, write_mesh
 from core.geometry.mesh import Mesh
 
@@ -80,15 +83,39 @@ def test_refusals_say_what_to_do(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code, kind", [
+    (errno.ENOSPC, DiskFullError), (errno.EDQUOT, DiskFullError), (errno.EFBIG, DiskFullError),
+    (errno.EIO, InputError),
+])  # fmt: skip
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, code, kind):
     path = write_mesh(WEDGE, tmp_path / "wedge.glb")
     before = path.read_bytes()
 
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(code, "what the system says")
 
     monkeypatch.setattr("core.geometry.export.os.fsync", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(kind, match="wedge.glb.*what the system says"):
         write_mesh(WEDGE, path, extras={"seed": 1})
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["wedge.glb"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of a process's files")
+def test_a_file_beyond_what_the_system_allows(tmp_path):
+    code = f"""
+import resource, signal
+from pathlib import Path
+from core.errors import DiskFullError
+from core.geometry.export import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_atomically(Path({str(tmp_path)!r}, "small"), bytes(1000))
+try:
+    write_atomically(Path({str(tmp_path)!r}, "large"), bytes(100_000))
+except DiskFullError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "no space left for" in done.stdout and "large" in done.stdout
+    assert os.listdir(tmp_path) == ["small"]
