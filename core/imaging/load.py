@@ -1,12 +1,14 @@
-"""Decode a picture safely: one function from anything a user may hand over to 8-bit RGBA.
+"""Decode a picture safely, from anything a user may hand over to 8-bit RGBA; or look at its header alone.
 
 H, W: height and width in pixels.
 """
 
 import io
 import struct
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation 
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
+_QUIET = threading.Lock()  # filters of warnings belong to the whole process
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, OverflowError)
 
 
@@ -43,6 +46,32 @@ class RGBAImage:
     pixels: np.ndarray  # [H, W, 4] uint8
     has_alpha: bool
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What the header of a picture's file says."""
+
+    format: str  # one of FORMATS
+    width: int  # as stored; EXIF may turn it
+    height: int
+
+
+def probe_image(data: bytes) -> ImageInfo:
+    """Look at a picture's file without decoding it: cheap enough for a web server, on any thread.
+
+    What it refuses, ``load_image`` would refuse too; what it lets pass may still turn out damaged when it is decoded.
+
+    Raises:
+        InputError: for no picture, or one beyond the limits of ``core.config.generation``; for a PNG cut short too.
+    """
+    _check_bytes(len(data), "the picture")
+    with _opened(io.BytesIO(data), "the picture") as image:
+        kind = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with further pictures behind it
+        _check_size(*image.size, "the picture")
+    if kind == "PNG" and _png_is_cut(data):
+        raise _damaged("the picture")
+    return ImageInfo(kind, *image.size)
 
 
 def load_image(source: ImageSource) -> RGBAImage:
@@ -60,25 +89,26 @@ def load_image(source: ImageSource) -> RGBAImage:
         return _decoded(source, "the picture")
     if isinstance(source, bytes):
         _check_bytes(len(source), "the picture")
-        return _opened(io.BytesIO(source), "the picture")
+        with _opened(io.BytesIO(source), "the picture") as image:
+            return _decoded(image, "the picture")
     path = Path(source)
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder. Name a picture file.")
         _check_bytes(path.stat().st_size, str(path))
-        with path.open("rb") as file:
-            return _opened(file, str(path))
+        with path.open("rb") as file, _opened(file, str(path)) as image:
+            return _decoded(image, str(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Check the path of the picture.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"{str(path)[:200]!r} cannot be read. Check the path and its permissions.") from error
 
 
-def _opened(file: io.BufferedIOBase, name: str) -> RGBAImage:
+def _opened(file: io.BufferedIOBase, name: str) -> Image.Image:
+    """The picture with its header read and no pixel."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit, below Pillow's, is checked next
-            image = Image.open(file, formats=FORMATS)
+        with _no_warnings():  # our own limit, below Pillow's, is checked next
+            return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         limit = _megapixels(MAX_IMAGE_PIXELS)
         raise InputError(f"{name} has far too many pixels; at most {limit} are read. Resize it.") from None
@@ -86,16 +116,24 @@ def _opened(file: io.BufferedIOBase, name: str) -> RGBAImage:
         raise InputError(
             f"{name} is not a picture that can be read. Use an undamaged PNG, JPEG, WebP, BMP, TIFF or GIF file."
         ) from None
-    with image:
-        return _decoded(image, name)
+
+
+def _png_is_cut(data: bytes) -> bool:
+    """Whether the file ends inside the pixels, as a broken download does. Reads the lengths of the chunks only."""
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"IDAT" and place + 8 + length - 4 > len(data):  # pixels are whole without the last checksum
+            return True
+        place += 12 + length
+    return False
 
 
 def _decoded(image: Image.Image, name: str) -> RGBAImage:
     _check_size(*image.size, name)
     notes = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata that we do not use
+        with _no_warnings():  # of damaged metadata that we do not use
             if image.format in ("GIF", "WEBP", "PNG", "TIFF") and getattr(image, "is_animated", False):
                 notes.append(f"{name} has several frames; only the first was used.")
             image.load()
@@ -104,7 +142,7 @@ def _decoded(image: Image.Image, name: str) -> RGBAImage:
     except MemoryError:
         raise InputError(f"{name} is too large for the memory of this machine. Resize it.") from None
     except (*_DAMAGE, Image.DecompressionBombError):
-        raise InputError(f"{name} is damaged or cut short. Save or download it again.") from None
+        raise _damaged(name) from None
     upright = _UPRIGHT.get(orientation)
     return _finished(pixels if upright is None else np.ascontiguousarray(upright(pixels)), tuple(notes), name)
 
@@ -170,6 +208,17 @@ def _orientation(image: Image.Image) -> int:
     except _DAMAGE:
         return 1
     return value if isinstance(value, int) else 1
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _damaged(name: str) -> InputError:
+    return InputError(f"{name} is damaged or cut short. Save or download it again.")
 
 
 def _check_bytes(size: int, name: str) -> None:

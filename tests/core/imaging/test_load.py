@@ -2,14 +2,16 @@
 
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from core.errors import InputError
-from core.imaging.load import load_image
+from core.imaging.load import FORMATS, ImageInfo, load_image, probe_image
 
 
 def encoded(image: Image.Image, kind: str, **settings) -> bytes:
@@ -134,6 +136,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "cut jpeg": (jpeg[: len(jpeg) // 2], "damaged"),
         "cut header": (png[:20], "not a picture"),
         "bomb": (png_header(10_000, 10_000), "megapixels"),
+        "just a bomb": (png_header(8_001, 8_000), "64 megapixels"),
         "giant bomb": (png_header(2**31 - 1, 2**31 - 1), "megapixels"),
         "zero size": (png_header(0, 10), ""),
         "transparent": (encoded(Image.new("RGBA", (9, 9)), "PNG"), "transparent"),
@@ -174,3 +177,69 @@ def test_flipped_bytes_never_escape_as_another_error():
                 load_image(bytes(broken))
             except InputError as error:
                 assert "\n" not in str(error)
+
+
+# --- the header alone ---
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_probe_reads_format_and_size(kind):
+    assert probe_image(encoded(gradient(), kind)) == ImageInfo(kind, 40, 30)
+
+
+def test_a_probe_decodes_nothing():
+    """A picture of 64 megapixels whose pixels are not there is as good to it as a small one."""
+    assert probe_image(png_header(8_000, 8_000)) == ImageInfo("PNG", 8_000, 8_000)
+    jpeg = encoded(gradient(size=(200, 200)), "JPEG")
+    assert probe_image(jpeg[: len(jpeg) - 100]).width == 200
+
+
+@pytest.mark.parametrize("name", ["nothing", "text", "svg", "eps", "cut png", "cut header", "bomb", "just a bomb",
+                                  "giant bomb", "zero size"])  # fmt: skip
+def test_a_probe_refuses_in_the_words_of_the_decoder(name):
+    data, words = bad_files()[name]
+    with pytest.raises(InputError) as refusal:
+        probe_image(data)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(InputError) as decoded:
+        load_image(data)
+    assert str(decoded.value) == str(refusal.value)
+
+
+def test_the_byte_limit_holds_for_a_probe():
+    with pytest.raises(InputError, match="at most 100 MB"):
+        probe_image(bytes(100_000_001))
+
+
+def test_a_probe_refuses_no_picture_that_the_decoder_takes():
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    for kind in FORMATS:
+        data = encoded(noise, kind)
+        changed = [data[:length] for length in range(len(data) - 40, len(data))]
+        for _ in range(60):
+            broken = bytearray(data)
+            broken[int(rng.integers(len(data) // 2, len(data)))] ^= int(rng.integers(1, 256))
+            changed.append(bytes(broken))
+        taken = 0
+        for each in changed:
+            try:
+                load_image(each)
+            except InputError:
+                continue
+            taken += 1
+            assert probe_image(each).width > 0
+        assert taken > 0, kind
+
+
+def test_probes_on_many_threads_leave_the_filters_of_warnings_alone():
+    before = list(warnings.filters)
+    data = png_header(10_000, 10_000)  # Pillow warns of it, our limit refuses it
+
+    def refused(_):
+        with pytest.raises(InputError, match="megapixels"):
+            probe_image(data)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(refused, range(200)))
+    assert warnings.filters == before
