@@ -3,6 +3,7 @@
 Letters: V vertices, F faces, S pixels per side of a picture, T pixels of a tile of work, P candidate pixels.
 """
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from core.geometry.export import vertex_normals
 from core.geometry.mesh import Mesh
+from core.geometry.simplify import simplify
 
 if TYPE_CHECKING:
     from PIL import Image
 
+TURN_SECONDS = 3.0  # that a turntable takes for one turn
+_TURNTABLE_FACES = 100_000  # more do not show at this size, and each frame draws them anew
 CLAY = (0.80, 0.78, 0.74)
 _SUPERSAMPLING = 2
 _DISTANCE = 4.0  # of the eye from the middle, in radii of the mesh
@@ -62,6 +66,30 @@ def render_mesh(
     small[..., :3] /= np.maximum(small[..., 3:], 1e-6)  # to straight alpha
     small[..., :3] = np.clip(small[..., :3], 0, 1) ** (1 / 2.2)
     return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def mesh_png(mesh: Mesh, size: int = 512) -> bytes:
+    """The mesh as a PNG file of ``size`` pixels a side, on a transparent background."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(render_mesh(mesh, size)).save(content, format="PNG")
+    return content.getvalue()
+
+
+def turntable_webp(mesh: Mesh, size: int = 256, frames: int = 24) -> bytes:
+    """An animated WebP file on a transparent background: the eye goes once around the mesh, again and again."""
+    from PIL import Image
+
+    mesh = simplify(mesh, _TURNTABLE_FACES)
+    first, *rest = (Image.fromarray(render_mesh(mesh, size, yaw=30.0 + 360.0 * i / frames)) for i in range(frames))
+    content = io.BytesIO()
+    # Lossy: this is for a look. The background is what Pillow clears each frame with.
+    first.save(
+        content, format="WEBP", save_all=True, append_images=rest, duration=round(1000 * TURN_SECONDS / frames),
+        loop=0, quality=80, method=4, background=(0, 0, 0, 0),
+    )  # fmt: skip
+    return content.getvalue()
 
 
 def contact_sheet(

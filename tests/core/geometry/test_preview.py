@@ -1,13 +1,15 @@
 """Pictures of meshes: outline, depth, sides, shading."""
 
+import io
 import math
 
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from core.geometry.mesh import Mesh
-from core.geometry.preview import contact_sheet, render_mesh
+from core.geometry.preview import contact_sheet, mesh_png, render_mesh, turntable_webp
 
 
 def sphere(radius=1.0, center=(0.0, 0.0, 0.0), subdivisions=4) -> Mesh:
@@ -86,3 +88,36 @@ def test_a_sheet_keeps_proportions():
     assert sheet.shape == (2 * 36 + 4, 2 * 36 + 4, 3)
     assert (sheet[4:36, 4:36] == 7).all(2).sum() == 32 * 8
     assert (sheet[:, 40:] == 255).all()
+
+
+def test_a_png_of_a_mesh_is_its_picture():
+    with Image.open(io.BytesIO(mesh_png(sphere(), 48))) as file:
+        assert file.format == "PNG"
+        assert np.array_equal(np.asarray(file), render_mesh(sphere(), 48))
+
+
+def test_a_turntable_goes_once_around_and_stays_transparent():
+    """Each frame is compared with the picture that it shall show; an error of order or direction would be 100 times."""
+    box = trimesh.creation.box((1.0, 0.6, 0.3))
+    mesh = joined(Mesh(box.vertices, box.faces), sphere(0.1, (0.5, 0.5, 0.2)))
+    with Image.open(io.BytesIO(turntable_webp(mesh, 64, frames=8))) as file:
+        assert (file.format, file.n_frames, file.size, file.info["loop"]) == ("WEBP", 8, (64, 64), 0)
+        length = 0
+        for frame in range(8):
+            file.seek(frame)
+            shown = np.asarray(file.convert("RGBA")).astype(int)
+            wanted = render_mesh(mesh, 64, yaw=30 + 45 * frame)
+            assert np.array_equal(shown[..., 3], wanted[..., 3])  # alpha is kept without loss
+            solid = wanted[..., 3] == 255
+            assert np.abs(shown[solid] - wanted[solid]).mean() < 5  # of 255, by the lossy colours
+            length += file.info["duration"]
+        assert length == 3000
+
+
+def test_a_turntable_of_a_mesh_with_very_many_faces(monkeypatch):
+    """It is simplified first, which must not show."""
+    many = sphere(subdivisions=5)  # 20480 faces
+    monkeypatch.setattr("core.geometry.preview._TURNTABLE_FACES", 2000)
+    with Image.open(io.BytesIO(turntable_webp(many, 64, frames=2))) as file:
+        alpha = np.asarray(file.convert("RGBA"))[..., 3] / 255
+    assert alpha.sum() == pytest.approx(math.pi * (32 * 0.92) ** 2, rel=0.02)
