@@ -3,25 +3,25 @@
 import argparse
 import contextlib
 import hashlib
-import io
 import json
 import os
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli.errors import DEBUG_VARIABLE, describe, run_reporting
 from core.cli.generate_report import described, peak_memory, result_line, shown_progress
-from core.config.generation import MESH_FORMATS, GenerationOptions
-from core.errors import CheckpointError, ConfigError, InputError
+from core.config.generation import MESH_FORMATS, GenerationOptions, OptionInfo, option_table
+from core.config.stages import stage_names
+from core.errors import CheckpointError, ConfigError, DiskFullError, InputError
 
 if TYPE_CHECKING:
     from core.checkpoints.load import NetworkStore
-    from core.geometry.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,14 @@ class Job:
     preview: Path | None
 
 
+# Flags that are not the option's name with dashes, and what the command line has to add to a help.
+_FLAGS = {"dense_steps": "--steps", "dense_guidance": "--guidance", "iso_level": "--iso"}
+_REMARKS = {"dense_guidance": "Holds for the details too, unless --sparse-guidance is given."}
+_VALUES: dict[str, tuple[type, str]] = {"integer": (int, "N"), "number": (float, "X"), "string": (str, "NAME")}
+
+
 def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command; ``options_from`` makes options of what they hold."""
     parser = argparse.ArgumentParser(
         prog="s2mesh generate",
         description="Make a mesh of the object in each picture. A plain background is removed; a picture with "
@@ -45,70 +52,78 @@ def build_parser() -> argparse.ArgumentParser:
     add("-o", "--output", metavar="OUT", help="mesh file; with several pictures a folder (default: IMAGE's "
         "name in the current folder)")  # fmt: skip
     add("--format", choices=MESH_FORMATS, help="of the mesh (default: OUT's ending, else glb)")
-    add("--preset", default="starter", help="set of models (default: starter; `s2mesh doctor` lists them)")
-    add("--seed", type=int, default=0, metavar="N", help="another seed gives another shape (default: 0)")
-    add("--steps", type=int, metavar="N", help="sampling steps of the coarse structure (default: the preset's)")
-    add("--sparse-steps", type=int, metavar="N", help="sampling steps of each detail stage (default: the preset's)")
-    add("--guidance", type=float, metavar="X", help="how closely to follow the picture; 0 and 1 are without guidance")
-    add("--iso", type=float, metavar="X", help="where the surface is cut, -1 to 1; more is thicker")
-    add("--faces", type=int, metavar="N", help="simplify to at most so many faces")
-    add("--max-tokens", type=int, metavar="N", help="refuse a shape with more occupied cells than this")
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:INDEX or mps (default: auto)")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
-    add("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
-    add("--keep-background", action="store_true", help="take the picture as it is")
     add("--preview", type=Path, metavar="PNG", help="also draw the mesh; with several pictures a folder")
+    add("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
     add("--quiet", action="store_true", help="print nothing but errors")
     add("--json", action="store_true", help="print one JSON object a picture instead of a line")
+    group = parser.add_argument_group("options of the generation")
+    for option in option_table(GenerationOptions):
+        _add_option(group, option)
     return parser
+
+
+def _add_option(group: Any, option: OptionInfo) -> None:
+    dashed = option.name.replace("_", "-")
+    texts = [option.help, _REMARKS.get(option.name, "")]
+    if option.type == "boolean":
+        assert option.default is True, "an option that is off needs another flag"
+        group.add_argument(f"--no-{dashed}", dest=option.name, action="store_false", help=f"Turn off: {option.help}")
+        return
+    texts.append("" if option.default is None else f"Default: {option.default}.")
+    kind, metavar = _VALUES[option.type]
+    group.add_argument(
+        _FLAGS.get(option.name, f"--{dashed}"), dest=option.name, type=kind, default=option.default,
+        choices=option.choices, metavar=None if option.choices else metavar,
+        help=" ".join(filter(None, texts)).replace("%", "%%"),
+    )  # fmt: skip
+
+
+def options_from(arguments: argparse.Namespace) -> GenerationOptions:
+    """The options among the arguments that ``build_parser`` has read; ``--guidance`` alone is that of all stages.
+
+    Raises:
+        ConfigError: for a value beyond its limits.
+    """
+    values = {option.name: getattr(arguments, option.name) for option in option_table(GenerationOptions)}
+    if values["sparse_guidance"] is None:
+        values["sparse_guidance"] = values["dense_guidance"]
+    return GenerationOptions(**values)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, or if any picture failed 2 for the user's mistake, 1 for ours."""
     arguments = build_parser().parse_args(argv)
-    options = _options(arguments)
+    options = options_from(arguments)
     jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
-    made = [check_writable(path) for job in jobs for path in (job.output, job.preview) if path is not None]
-    try:
-        return _run_all(jobs, options, arguments)
-    finally:
-        for folder in filter(None, made):
-            with contextlib.suppress(OSError):  # it holds results
-                folder.rmdir()
+    with writable_folders(jobs):
+        networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
+
+        def make(job: Job) -> dict[str, Any]:
+            return _run(job, options, networks, quiet=arguments.quiet)
+
+        return run_each(jobs, make, as_json=arguments.json, quiet=arguments.quiet)
 
 
-def _run_all(jobs: list[Job], options: GenerationOptions, arguments: argparse.Namespace) -> int:
-    networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
+def run_each(jobs: list[Job], make: Callable[[Job], dict[str, Any]], *, as_json: bool, quiet: bool) -> int:
+    """Make each picture's files and tell the facts that ``make`` returns; a failure stops no other picture.
+
+    Returns:
+        0, or the status of what failed: 2 if any was the user's mistake, else 1.
+    """
     statuses = []
     for job in jobs:
         try:
-            facts = _run(job, options, networks, quiet=arguments.quiet)
-        except CheckpointError:
+            facts = make(job)
+        except (CheckpointError, DiskFullError):
             raise  # the next picture would meet it too
         except Exception as error:
-            if len(jobs) == 1 and not arguments.json:
+            if len(jobs) == 1 and not as_json:
                 raise
-            statuses.append(_tell_failure(job, error, as_json=arguments.json))
+            statuses.append(_tell_failure(job, error, as_json=as_json))
             continue
         statuses.append(0)
-        _tell(facts, as_json=arguments.json, quiet=arguments.quiet)
+        _tell(facts, as_json=as_json, quiet=quiet)
     return 2 if 2 in statuses else max(statuses)
-
-
-def _options(arguments: argparse.Namespace) -> GenerationOptions:
-    return GenerationOptions(
-        preset=arguments.preset,
-        seed=arguments.seed,
-        dense_steps=arguments.steps,
-        sparse_steps=arguments.sparse_steps,
-        guidance=arguments.guidance,
-        iso_level=arguments.iso,
-        faces=arguments.faces,
-        max_tokens=arguments.max_tokens,
-        remove_background="keep" if arguments.keep_background else "auto",
-        device=arguments.device,
-        dtype=arguments.dtype,
-    )
 
 
 # --- where results go ---
@@ -171,6 +186,24 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
+@contextlib.contextmanager
+def writable_folders(jobs: list[Job]) -> Iterator[None]:
+    """Checks every file of ``jobs`` before any long work; folders made for it go again where nothing came into them.
+
+    Raises:
+        InputError: as ``check_writable``.
+    """
+    made = []
+    try:
+        for job in jobs:
+            made += [check_writable(path) for path in (job.output, job.preview) if path is not None]
+        yield
+    finally:
+        for folder in filter(None, made):
+            with contextlib.suppress(OSError):  # it holds results
+                folder.rmdir()
+
+
 def check_writable(path: Path) -> Path | None:
     """Makes the folder of ``path`` if its own folder is there, and tries to write into it, before any long work.
 
@@ -204,7 +237,7 @@ def _networks(options: GenerationOptions, models_dir: Path | None) -> "NetworkSt
     from core.config.presets import get_preset
     from core.pipeline.devices import resolve_device, resolve_dtype
 
-    preset = get_preset(options.preset)
+    preset = get_preset(options.preset).up_to(options.resolution)
     device = resolve_device(options.device)
     return NetworkStore(preset, find_preset_folder(preset, models_dir), device, resolve_dtype(device, options.dtype))
 
@@ -212,13 +245,13 @@ def _networks(options: GenerationOptions, models_dir: Path | None) -> "NetworkSt
 def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quiet: bool) -> dict[str, Any]:
     """Generate, write, and say what came out. Files appear by rename, after everything else is done."""
     from core.geometry.export import write_atomically, write_mesh
+    from core.geometry.preview import mesh_png
     from core.pipeline.image_to_shape import generate
-    from core.pipeline.progress import stage_names
 
     started = time.perf_counter()
     with shown_progress(job.image.name, stage_names(networks.preset), quiet=quiet) as show:
         result = generate(job.image, networks, options, on_progress=show)
-        preview = None if job.preview is None else _drawn(result.mesh)
+        preview = None if job.preview is None else mesh_png(result.mesh)
     extras = {
         "seed": result.seed,
         "settings": result.settings,
@@ -230,17 +263,6 @@ def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quie
         write_atomically(job.preview, preview)
     seconds = time.perf_counter() - started
     return described(result, str(job.image), str(job.output), seconds, peak_memory(networks.device))
-
-
-def _drawn(mesh: "Mesh") -> bytes:
-    """The mesh as a PNG file."""
-    from PIL import Image
-
-    from core.geometry.preview import render_mesh
-
-    content = io.BytesIO()
-    Image.fromarray(render_mesh(mesh)).save(content, format="PNG")
-    return content.getvalue()
 
 
 # --- what is printed ---

@@ -6,32 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from core.config.stages import Fraction
+
 if TYPE_CHECKING:  # the pipeline takes seconds to load
     import torch
 
     from core.pipeline.image_to_shape import GenerationResult
     from core.pipeline.progress import Progress
-
-# Share of the time that a stage takes, by the first word of its name; only the bar's estimate depends on it.
-_WEIGHTS = {"image": 4.0, "structure": 24.0, "detail": 48.0, "decode": 8.0, "refine": 60.0, "surface": 10.0}
-_OTHER_WEIGHT = 4.0
-
-
-class Fraction:
-    """From stage and step to the share of the work that is done, which never falls."""
-
-    def __init__(self, stages: list[str]) -> None:
-        weights = [_WEIGHTS.get(name.split()[0], _OTHER_WEIGHT) for name in stages]
-        self._weight = dict(zip(stages, weights, strict=True))
-        self._before = {name: sum(weights[:i]) for i, name in enumerate(stages)}
-        self._total = sum(weights)
-        self._reached = 0.0
-
-    def after(self, progress: "Progress") -> float:
-        """0 at the start, 1 at the end."""
-        inside = self._weight[progress.stage] * progress.step / max(progress.steps, 1)
-        self._reached = max(self._reached, (self._before[progress.stage] + inside) / self._total)
-        return self._reached
 
 
 @contextmanager
@@ -67,7 +48,7 @@ def _bar(title: str, stages: list[str]) -> "Iterator[Callable[[Progress], None]]
 
         def show(progress: "Progress") -> None:
             stage = f"{progress.stage} {progress.step}/{progress.steps}"
-            bars.update(task, completed=fraction.after(progress), stage=stage)
+            bars.update(task, completed=fraction.after(progress.stage, progress.step, progress.steps), stage=stage)
 
         yield show
 

@@ -3,10 +3,11 @@
 H, W: height and width of the picture.
 """
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from core.config.generation import Background
 from core.imaging.edge_alpha import with_soft_alpha
 from core.imaging.load import RGBAImage
 from core.imaging.plain_background import find_plain_background
@@ -24,16 +25,20 @@ class MattingModel(Protocol):
 
 def remove_background(
     image: RGBAImage,
-    mode: Literal["auto", "keep"] = "auto",
+    mode: Background = "auto",
     matting: MattingModel | None = None,
 ) -> RGBAImage:
     """Give the picture an alpha that shows the object only.
 
-    ``keep`` changes nothing. ``auto`` trusts an alpha that the picture brings; without one it cuts away a plain
-    background (one colour, soft gradients and shadows), else asks ``matting``, else keeps the whole picture and says
-    so in ``warnings``. The same picture always gives the same result.
+    ``auto`` trusts an alpha that the picture brings; without one it cuts away a plain background (one colour, soft
+    gradients and shadows), else asks ``matting``, else keeps the whole picture and says so in ``warnings``. ``alpha``
+    takes the picture's own alpha and cuts nothing away. ``none`` makes every pixel opaque, with the colour it has in
+    the file. The same picture always gives the same result.
     """
-    if mode == "keep" or image.has_alpha:
+    if mode == "none" and image.has_alpha:
+        opaque = np.full(image.pixels.shape[:2], 255, np.uint8)
+        return RGBAImage(np.dstack([image.pixels[..., :3], opaque]), has_alpha=False, warnings=image.warnings)
+    if mode != "auto" or image.has_alpha:
         return image
     rgb = image.pixels[..., :3]
     plain = find_plain_background(rgb)

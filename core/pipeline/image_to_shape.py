@@ -12,6 +12,7 @@ from core import __version__
 from core.config.base import to_dict
 from core.config.generation import GenerationOptions
 from core.config.presets import ModelPreset, SamplingConfig
+from core.config.stages import CLEANUP, IMAGE, STRUCTURE, decode, detail, refine, surface
 from core.errors import NoSurfaceError
 from core.geometry.band import close_gaps
 from core.geometry.components import remove_enclosed, remove_floaters
@@ -21,7 +22,7 @@ from core.geometry.simplify import simplify
 from core.imaging.background import MattingModel, remove_background
 from core.imaging.load import ImageSource, RGBAImage, load_image
 from core.imaging.preprocess import preprocess, to_tensor
-from core.pipeline import progress, stages
+from core.pipeline import stages
 from core.pipeline.hand_over import Structure, crossing_voxels, in_blocks, mesh_to_cells, occupied_cells, on_grid
 from core.pipeline.progress import CancelToken, OnProgress, StageReporter
 from core.sparse.tensor import SparseTensor
@@ -57,6 +58,7 @@ def generate(
     options: GenerationOptions,
     *,
     on_progress: OnProgress | None = None,
+    on_picture: Callable[[RGBAImage], None] | None = None,
     on_structure: Callable[[Structure], None] | None = None,
     cancel: CancelToken | None = None,
     matting: MattingModel | None = None,
@@ -68,32 +70,36 @@ def generate(
         networks: the networks of a preset, on their device and in their dtype.
         options: what the user asks for; its preset, device and dtype were used to make ``networks``.
         on_progress: called at the start of each stage and after each step.
+        on_picture: called once, with the picture as it is used: its alpha shows what is taken for the object.
         on_structure: called once, with the coarse shape, as soon as it is known.
         cancel: asked at every step.
         matting: a network for backgrounds that are not plain.
 
     Raises:
         InputError: for a picture that cannot be used.
-        ConfigError: for more tokens than allowed.
+        ConfigError: for a resolution that the preset does not have, or more tokens than allowed.
         NoSurfaceError: if no shape is found, or the field never crosses the iso level.
         CheckpointError: for weights that are missing or damaged, when they are first needed.
         GenerationCancelled: after ``cancel.cancel()``.
     """
     # L image tokens, S pixels a side, r latents and R cells a side, N cells, M voxels, C channels
-    preset, device = networks.preset, networks.device
+    preset, device = networks.preset.up_to(options.resolution), networks.device
     dtype = stages.latent_dtype(networks.dtype)
     noise = torch.Generator().manual_seed(options.seed)
     report = StageReporter(on_progress, cancel)
 
-    with report.stage(progress.IMAGE, 2) as step:
-        picture, notes = _prepared(image, options, matting)
+    with report.stage(IMAGE, 2) as step:
+        picture = remove_background(load_image(image), options.background, matting)
+        notes = list(picture.warnings)
+        if on_picture is not None:
+            on_picture(picture)
         pixels, mask = to_tensor(*preprocess(picture, preset.conditioner.image_size))  # [1, 3, S, S], [1, 1, S, S]
         step(1, 2)
         conditioner = networks.get("conditioner")
         tokens = conditioner(pixels.to(device)).to(networks.dtype)  # [1, L, Cc]
 
     sampling = _sampling(preset.dense.sampling, options, dense=True)
-    with report.stage(progress.STRUCTURE, sampling.steps + 1) as step:
+    with report.stage(STRUCTURE, sampling.steps + 1) as step:
         shape = stages.structure_noise_shape(preset.dense, 1)
         start = stages.draw_noise(shape, noise, device, dtype)  # [1, C, r, r, r]
         latent = stages.sample_structure(
@@ -112,10 +118,10 @@ def generate(
     for number, stage in enumerate(preset.sparse):
         side, last = stage.resolution, number + 1 == len(preset.sparse)
         coords = in_blocks(coords, stage, options.max_tokens or stage.max_tokens)  # [N, 4]
-        num_tokens[progress.detail(side)] = len(coords)
+        num_tokens[detail(side)] = len(coords)
 
         sampling = _sampling(stage.sampling, options, dense=False)
-        with report.stage(progress.detail(side), sampling.steps) as step:
+        with report.stage(detail(side), sampling.steps) as step:
             dit = networks.get(f"sparse_dit_{side}")
             cond = stages.sparse_condition(dit, conditioner, tokens, mask.to(device))  # [1, L, Cc], or sparse
             start = stages.draw_noise((len(coords), stage.dit.in_channels), noise, device, dtype)  # [N, C]
@@ -128,7 +134,7 @@ def generate(
                 coarse=coarse, start=1.0 if coarse is None else stage.start_noise,
             )  # fmt: skip
 
-        with report.stage(progress.decode(side), stage.vae.chunk_size**3) as step:
+        with report.stage(decode(side), stage.vae.chunk_size**3) as step:
             vae = networks.get(f"sparse_vae_{side}")
             sdf, feats = stages.decode_field(vae, latent, stage, step)  # [M, 1]
             voxels, values = sdf.coords[:, 1:], sdf.feats[:, 0]  # [M, 3], [M]
@@ -136,13 +142,13 @@ def generate(
         # The user's level is that of the surface he gets; the surfaces before it only say where there is something.
         level = options.iso_level if last and options.iso_level is not None else stage.iso_level
         if stage.refiner is not None:
-            with report.stage(progress.refine(side), 1) as step:
+            with report.stage(refine(side), 1) as step:
                 field = stages.refine_field(networks.get(f"refiner_{side}"), sdf, feats, step)[0]  # [R, R, R]
                 voxels, values = crossing_voxels(field, level)  # [M, 3], [M]
                 del field
         del sdf, feats, latent
 
-        with report.stage(progress.surface(side), 1 if last else 2) as step:
+        with report.stage(surface(side), 1 if last else 2) as step:
             voxels, values = voxels.cpu().numpy(), values.float().cpu().numpy()
             if stage.refiner is None:  # a refined field has no gaps
                 voxels, values = close_gaps(voxels, values, side, stage.vae.upsampling, level)
@@ -151,7 +157,7 @@ def generate(
                 step(1, 2)
                 coords = mesh_to_cells(mesh, preset.sparse[number + 1], device)  # [N, 4]
 
-    with report.stage(progress.CLEANUP, 3) as step:
+    with report.stage(CLEANUP, 3) as step:
         if options.remove_floaters:
             mesh = remove_floaters(mesh)
         step(1, 3)
@@ -177,31 +183,38 @@ def generate(
 def resolved_settings(
     options: GenerationOptions, preset: ModelPreset, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The options with the preset's values where the user gave none, and the versions: a result can be made again."""
-    final = preset.sparse[-1]
+    """The options with the preset's values where the user gave none, and the versions: a result can be made again.
+
+    What a sparse stage has of its own is a list, one value for each stage of ``preset`` (those that ran).
+    """
+    dense, final = preset.dense.sampling, preset.sparse[-1]
+    settings = to_dict(options)
     own = {
-        "dense_steps": preset.dense.sampling.steps,
+        "resolution": final.resolution,
+        "dense_steps": dense.steps,
+        "dense_guidance": dense.guidance,
         "iso_level": final.iso_level,
+    }
+    of_stages = {
         "sparse_steps": [stage.sampling.steps for stage in preset.sparse],
-        "guidance": [preset.dense.sampling.guidance, *(stage.sampling.guidance for stage in preset.sparse)],
+        "sparse_guidance": [stage.sampling.guidance for stage in preset.sparse],
         "max_tokens": [stage.max_tokens for stage in preset.sparse],
     }
-    settings = {key: own.get(key) if value is None else value for key, value in to_dict(options).items()}
+    for key, value in own.items():
+        settings[key] = value if settings[key] is None else settings[key]
+    for key, values in of_stages.items():
+        settings[key] = values if settings[key] is None else [settings[key]] * len(values)
     machine = {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
     versions = {"s2mesh": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {**settings, "preset": preset.name, **machine, "versions": versions}
 
 
-def _prepared(
-    image: ImageSource, options: GenerationOptions, matting: MattingModel | None
-) -> tuple[RGBAImage, list[str]]:
-    """The decoded picture without its background, and what there is to say about it."""
-    picture = remove_background(load_image(image), options.remove_background, matting)
-    return picture, list(picture.warnings)
-
-
 def _sampling(sampling: SamplingConfig, options: GenerationOptions, *, dense: bool) -> SamplingConfig:
     """The preset's sampling with what the user asked for."""
     steps = options.dense_steps if dense else options.sparse_steps
-    guidance = sampling.guidance if options.guidance is None else options.guidance
-    return replace(sampling, steps=steps or sampling.steps, guidance=guidance)
+    guidance = options.dense_guidance if dense else options.sparse_guidance
+    return replace(
+        sampling,
+        steps=sampling.steps if steps is None else steps,
+        guidance=sampling.guidance if guidance is None else guidance,
+    )

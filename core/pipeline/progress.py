@@ -1,7 +1,7 @@
 """Events of a running generation, and how to stop it.
 
-Core says the stage and the step; what share of the whole that is, is for those who draw a bar. A token may be
-cancelled from any thread; the generation stops at its next step.
+Core says the stage and the step; the stages' names and their shares of the whole stand in ``core.config.stages``. A
+token may be cancelled from any thread; the generation stops at its next step.
 """
 
 import threading
@@ -10,49 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.config.presets import ModelPreset
 from core.errors import GenerationCancelled
-
-IMAGE = "image"  # picture prepared, then looked at by the image encoder
-STRUCTURE = "structure"  # steps of the dense stage's sampler, and its decoder
-CLEANUP = "cleanup"  # floaters and interior removed, then the face budget
-
-
-def detail(resolution: int) -> str:
-    """Steps of a sparse stage's sampler."""
-    return f"detail {resolution}"
-
-
-def decode(resolution: int) -> str:
-    """Chunks of a sparse stage's decoder."""
-    return f"decode {resolution}"
-
-
-def refine(resolution: int) -> str:
-    """Tiles of a sparse stage's refiner."""
-    return f"refine {resolution}"
-
-
-def surface(resolution: int) -> str:
-    """The mesh of a sparse stage, and the voxels of the stage after it."""
-    return f"surface {resolution}"
-
-
-def stage_names(preset: ModelPreset) -> list[str]:
-    """The stages that a generation with ``preset`` reports, in order."""
-    names = [IMAGE, STRUCTURE]
-    for stage in preset.sparse:
-        names += [detail(stage.resolution), decode(stage.resolution)]
-        names += [refine(stage.resolution)] if stage.refiner is not None else []
-        names += [surface(stage.resolution)]
-    return [*names, CLEANUP]
 
 
 @dataclass(frozen=True)
 class Progress:
     """``step`` of ``steps`` of ``stage`` are done. Each stage starts with step 0 and ends with step == steps."""
 
-    stage: str
+    stage: str  # one of core.config.stages.stage_names
     step: int
     steps: int
 

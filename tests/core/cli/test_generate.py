@@ -13,8 +13,9 @@ import trimesh
 from PIL import Image
 
 from core.cli.errors import run_reporting
-from core.cli.generate import main, plan_jobs
+from core.cli.generate import build_parser, main, options_from, plan_jobs
 from core.config import presets
+from core.config.generation import GenerationOptions, option_table
 from core.errors import ConfigError
 from core.geometry.export import read_extras
 from tests.support.tiny_models import TINY, save_tiny_weights
@@ -88,8 +89,9 @@ def test_a_picture_becomes_a_glb_with_its_settings(run, picture):
 def test_the_settings_in_a_file_make_it_again(run, picture):
     run(picture, "-o", "a.glb", "--seed", "7", "--guidance", "2.5")
     settings = read_extras("a.glb")["settings"]
-    again = ("--seed", settings["seed"], "--steps", settings["dense_steps"], "--guidance", settings["guidance"])
-    run(picture, "-o", "b.glb", *again)
+    assert (settings["dense_guidance"], settings["sparse_guidance"]) == (2.5, [2.5])
+    again = ("--seed", settings["seed"], "--steps", settings["dense_steps"], "--resolution", settings["resolution"])
+    run(picture, "-o", "b.glb", *again, "--guidance", 2.5)
     one, two = (trimesh.load(name, force="mesh") for name in ("a.glb", "b.glb"))
     np.testing.assert_array_equal(one.vertices, two.vertices)
 
@@ -183,7 +185,8 @@ def test_unusual_pictures_are_read(run, tmp_path, kind):
     (["-o", "m.obj", "--format", "glb"], [".obj", "--format"]), (["-o", "m.txt"], ["m.txt", "glb"]),
     (["-o", "no/such/m.glb"], ["no folder"]), (["--preview", "p.jpg"], [".png"]),
     (["--preview", "no/such/p.png"], ["no folder"]), (["--steps", "0"], ["dense_steps", "between"]),
-    (["--seed", "-1"], ["seed"]), (["--guidance", "nan"], ["guidance"]), (["--iso", "2"], ["iso_level"]),
+    (["--seed", "-1"], ["seed"]), (["--guidance", "nan"], ["dense_guidance"]), (["--iso", "2"], ["iso_level"]),
+    (["--sparse-guidance", "-1"], ["sparse_guidance"]), (["--resolution", "64"], ["resolution is 64", "tiny", "32"]),
     (["--faces", "3"], ["faces"]), (["--max-tokens", "2"], ["tokens", "at most 2"]),
     (["--device", "cuda:99"], ["cuda"]), (["--device", "gpu"], ["there is no device"]),
 ])  # fmt: skip
@@ -276,11 +279,53 @@ def test_a_failed_write_leaves_the_old_file(run, picture, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert_one_error(run(picture, "-o", "m.glb", "--quiet"), 2, "No space left")
+    assert_one_error(run(picture, picture, "-o", "m/", "--quiet"), 1, "no space left", "m/box.glb")  # the rest as well
+    assert os.listdir() == ["m.glb"]
+    assert_one_error(run(picture, "-o", "m.glb", "--quiet"), 1, "no space left")
     assert Path("m.glb").read_text() == "old" and files() == ["m.glb"]
 
 
 # --- parts ---
+
+FLAGS = {
+    "preset": ("--preset", "other"), "seed": ("--seed", 7), "resolution": ("--resolution", 512),
+    "dense_steps": ("--steps", 9), "sparse_steps": ("--sparse-steps", 8), "iso_level": ("--iso", -0.25),
+    "sparse_guidance": ("--sparse-guidance", 2.5), "faces": ("--faces", 999), "max_tokens": ("--max-tokens", 10),
+    "background": ("--background", "alpha"), "device": ("--device", "cuda:1"), "dtype": ("--dtype", "float16"),
+    "remove_floaters": ("--no-remove-floaters", False), "remove_interior": ("--no-remove-interior", False),
+}  # fmt: skip
+
+
+def read(*words):
+    return options_from(build_parser().parse_args(["a.png", *map(str, words)]))
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_sets_its_option_and_no_other(name):
+    flag, value = FLAGS[name]
+    assert read(*((flag,) if value is False else (flag, value))) == GenerationOptions(**{name: value})
+
+
+def test_without_flags_the_options_are_the_defaults():
+    assert read() == GenerationOptions()
+    assert {*FLAGS, "dense_guidance"} == {option.name for option in option_table(GenerationOptions)}
+
+
+def test_one_guidance_is_for_all_stages_unless_the_details_have_their_own():
+    assert read("--guidance", 4) == GenerationOptions(dense_guidance=4.0, sparse_guidance=4.0)
+    both = GenerationOptions(dense_guidance=4.0, sparse_guidance=0.0)
+    assert read("--guidance", 4, "--sparse-guidance", 0) == both
+
+
+def test_the_background_option_reaches_the_picture(run, tmp_path):
+    pixels = np.full((40, 50, 3), 240, np.uint8)
+    pixels[10:30, 10:40] = (200, 80, 40)
+    Image.fromarray(pixels).save(tmp_path / "opaque.png")
+    meshes = {}
+    for background in ("auto", "alpha", "none"):
+        assert run(tmp_path / "opaque.png", "-o", f"{background}.ply", "--background", background)[0] == 0
+        meshes[background] = Path(f"{background}.ply").read_bytes()
+    assert meshes["alpha"] == meshes["none"] != meshes["auto"]  # it has no alpha
 
 
 def test_names_that_meet_are_told_apart():
@@ -299,5 +344,8 @@ def test_help_is_light():
     code += "print([name for name in ('torch', 'numpy', 'rich') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for option in ("--preset", "--seed", "--sparse-steps", "--guidance", "--iso", "--faces", "--keep-background"):
+    for option in ("--preset", "--seed", "--sparse-steps", "--guidance", "--iso", "--faces", "--background"):
         assert option in done.stdout
+    said = "".join(done.stdout.split())
+    for option in option_table(GenerationOptions):
+        assert "".join(option.help.split()) in said, option.name

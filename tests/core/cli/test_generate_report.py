@@ -1,28 +1,16 @@
-"""What the command tells: the share of the work done, a bar on a terminal, memory."""
+"""What the command tells: a bar on a terminal, the result, memory."""
 
 import io
 import sys
 
 import torch
 
-from core.cli.generate_report import Fraction, peak_memory, result_line, shown_progress
-from core.pipeline.progress import Progress, stage_names
+from core.cli.generate_report import peak_memory, result_line, shown_progress
+from core.config.stages import stage_names
+from core.pipeline.progress import Progress
 from tests.support.tiny_models import TINY_REFINED
 
 STAGES = stage_names(TINY_REFINED)
-
-
-def test_the_share_rises_from_nothing_to_all():
-    fraction = Fraction(STAGES)
-    shares = [fraction.after(Progress(stage, step, 4)) for stage in STAGES for step in range(5)]
-    assert shares == sorted(shares)
-    assert shares[0] == 0 and abs(shares[-1] - 1) < 1e-9
-
-
-def test_the_share_does_not_fall_when_a_stage_turns_out_longer():
-    fraction = Fraction(STAGES)
-    before = fraction.after(Progress("decode 64", 1, 1))
-    assert fraction.after(Progress("decode 64", 2, 8)) == before
 
 
 def test_a_terminal_gets_a_bar_with_stage_and_time_left(monkeypatch):

@@ -105,7 +105,18 @@ def test_given_alpha_is_trusted_and_keep_changes_nothing():
     given = load_image(np.dstack([rgb, alpha]))
     assert remove_background(given) is given
     opaque = load_image(rgb)
-    assert remove_background(opaque, "keep") is opaque
+    assert remove_background(opaque, "alpha") is opaque
+    assert remove_background(given, "alpha") is given
+    assert remove_background(opaque, "none") is opaque
+
+
+def test_without_alpha_the_whole_picture_is_the_object_in_its_own_colours():
+    rgba = np.dstack([picture()[0], np.full((SIDE, SIDE), 255, np.uint8)])
+    rgba[:100, ..., 3] = 0
+    rgba[100:120, ..., 3] = 90
+    whole = remove_background(load_image(rgba), "none")
+    assert not whole.has_alpha and (whole.pixels[..., 3] == 255).all()
+    np.testing.assert_array_equal(whole.pixels[..., :3], rgba[..., :3])
 
 
 def test_photograph_is_kept_with_advice_or_given_to_the_matting_model():

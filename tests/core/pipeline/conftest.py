@@ -13,7 +13,7 @@ def stores(tmp_path_factory):
     return {preset.name: tiny_store(preset, folder) for preset in (TINY, TINY_COARSE, TINY_TWO, TINY_REFINED)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def picture() -> np.ndarray:
     """[40, 50, 4] uint8: an orange box on nothing."""
     pixels = np.zeros((40, 50, 4), np.uint8)

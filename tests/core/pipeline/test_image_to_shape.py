@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.config.generation import GenerationOptions
+from core.config.generation import GenerationOptions, option_table
+from core.config.stages import stage_names
 from core.errors import ConfigError, GenerationCancelled, InputError, NoSurfaceError
 from core.pipeline.image_to_shape import generate
-from core.pipeline.progress import CancelToken, stage_names
+from core.pipeline.progress import CancelToken
 from tests.support.tiny_models import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO, tiny_store
 
 OPTIONS = GenerationOptions(preset="tiny", seed=1)
@@ -67,19 +68,101 @@ def test_cancelled_in_each_stage(stores, picture, stage):
 
 
 def test_settings_name_every_value_that_was_used(stores, picture):
-    options = replace(OPTIONS, dense_steps=2, sparse_steps=1, guidance=3.0, faces=60)
+    options = replace(OPTIONS, dense_steps=2, sparse_steps=1, dense_guidance=3.0, sparse_guidance=0.5, faces=60)
     events = []
     result = generate(picture, stores["tiny"], options, on_progress=events.append)
     assert ("detail 32", 1) in {(event.stage, event.steps) for event in events}
     assert ("structure", 3) in {(event.stage, event.steps) for event in events}  # two steps and the decoder
     settings = json.loads(json.dumps(result.settings))
-    assert (settings["dense_steps"], settings["sparse_steps"], settings["guidance"]) == (2, 1, 3.0)
+    assert (settings["dense_steps"], settings["sparse_steps"]) == (2, [1])
+    assert (settings["dense_guidance"], settings["sparse_guidance"]) == (3.0, [0.5])
+    assert (settings["resolution"], settings["background"]) == (32, "auto")
     assert (settings["seed"], settings["preset"]) == (1, "tiny")
     assert (settings["device"], settings["dtype"]) == ("cpu", "float32")
     assert settings["iso_level"] == 0.0 and settings["versions"]["torch"] == torch.__version__
     assert None not in [value for key, value in settings.items() if key != "faces"]
     defaults = generate(picture, stores["tiny"], OPTIONS).settings
-    assert (defaults["dense_steps"], defaults["sparse_steps"], defaults["guidance"]) == (3, [2], [1.5, 2.0])
+    assert (defaults["dense_steps"], defaults["sparse_steps"]) == (3, [2])
+    assert (defaults["dense_guidance"], defaults["sparse_guidance"]) == (1.5, [2.0])
+
+
+# Each with another value than the preset's; what it must change in the result.
+CHANGES = {
+    "seed": 2,
+    "resolution": 32,
+    "dense_steps": 1,
+    "sparse_steps": 1,
+    "dense_guidance": 4.0,
+    "sparse_guidance": 6.0,
+    "iso_level": 0.3,
+    "faces": 80,
+    "background": "none",
+    "remove_floaters": True,
+    "remove_interior": False,
+}
+ELSEWHERE = {"preset", "device", "dtype"}  # of the networks that generate is given
+REFUSED = {"max_tokens"}  # makes an error, not another mesh; see test_too_many_tokens
+
+
+def test_every_option_has_its_part_in_these_tests():
+    assert {option.name for option in option_table(GenerationOptions)} == {*CHANGES, *ELSEWHERE, *REFUSED}
+
+
+TWO = replace(OPTIONS, preset="tiny-two", remove_floaters=False)  # else no enclosed part would be left to remove
+
+
+@pytest.fixture(scope="module")
+def whole(stores, picture):
+    return generate(picture, stores["tiny-two"], TWO)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_each_option_reaches_the_mesh_and_the_settings(stores, whole, picture, name):
+    result = generate(picture, stores["tiny-two"], replace(TWO, **{name: CHANGES[name]}))
+    assert not np.array_equal(result.mesh.vertices, whole.mesh.vertices)
+    changed = {key for key, value in result.settings.items() if value != whole.settings[key]}
+    per_stage = {"sparse_steps", "sparse_guidance", "max_tokens"}  # fewer values where a stage is left out
+    assert changed - per_stage == {name} - per_stage and name in changed
+
+
+def test_dense_and_sparse_guidance_are_their_own(stores, whole, picture):
+    change = {"dense_guidance": 4.0, "sparse_guidance": 6.0}
+    dense, sparse = (
+        generate(picture, stores["tiny-two"], replace(TWO, **{name: value})) for name, value in change.items()
+    )
+    np.testing.assert_array_equal(sparse.structure.coords, whole.structure.coords)
+    assert not np.array_equal(dense.structure.coords, whole.structure.coords)
+
+
+def test_a_resolution_ends_the_walk_at_its_stage(stores, picture):
+    options = replace(OPTIONS, preset="tiny-two", resolution=32, iso_level=0.1)
+    events = []
+    result = generate(picture, stores["tiny-two"], options, on_progress=events.append)
+    order = stage_names(TINY_TWO, 32)
+    assert list(dict.fromkeys(event.stage for event in events)) == order == list(result.timings)
+    assert order[-2:] == ["surface 32", "cleanup"] and list(result.num_tokens) == ["detail 32"]
+    assert (result.settings["resolution"], result.settings["sparse_steps"]) == (32, [2])
+    alone = generate(picture, stores["tiny"], replace(OPTIONS, iso_level=0.1))  # the same stage, if other weights
+    assert {event.stage for event in events} == set(alone.timings)
+    assert ("surface 32", 1) in {(event.stage, event.steps) for event in events}  # no cells for a next stage
+    last = generate(picture, stores["tiny-two"], replace(OPTIONS, preset="tiny-two", resolution=64))
+    assert last.settings["resolution"] == 64 and "detail 64" in last.num_tokens
+
+
+def test_a_resolution_that_the_preset_lacks(stores, picture):
+    with pytest.raises(ConfigError, match=r"resolution is 128; preset 'tiny-two' has 32, 64\."):
+        generate(picture, stores["tiny-two"], replace(OPTIONS, preset="tiny-two", resolution=128))
+
+
+def test_the_picture_is_handed_over_once_as_it_is_used(stores):
+    opaque = np.full((40, 50, 3), 240, np.uint8)
+    opaque[10:30, 10:40] = (200, 80, 40)
+    seen = []
+    for background in ("auto", "alpha", "none"):
+        generate(opaque, stores["tiny"], replace(OPTIONS, background=background), on_picture=seen.append)
+    auto, alpha, none = seen
+    assert auto.has_alpha and auto.pixels[0, 0, 3] == 0 and auto.pixels[20, 20, 3] == 255
+    assert not alpha.has_alpha and not none.has_alpha
 
 
 def test_a_face_budget_and_a_single_part(stores, picture):
