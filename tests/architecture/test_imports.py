@@ -39,7 +39,7 @@ def test_the_layers_name_every_part_of_core():
     assert parts <= set(named.split())
 
 
-@pytest.mark.parametrize("module", ["server.cli", "core.config.presets", "core.config.generation", "core.cli.errors"])
+@pytest.mark.parametrize("module", ["server.cli", "core.config.presets", "core.config.stages", "core.cli.generate"])
 def test_loads_no_torch(module):
     heavy = run_python(f"import sys, {module}; print(*{{'torch', 'numpy', 'transformers'}} & set(sys.modules))")
     assert heavy == ""
