@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 
 from core.cli.errors import run_reporting
-from core.cli.generate import build_parser, main, options_from, plan_jobs
+from core.cli.generate import main, plan_jobs
 from core.config import presets
 from core.config.generation import GenerationOptions, option_table
 from core.errors import ConfigError
@@ -131,6 +131,17 @@ def test_notes_are_told(run, tmp_path):
     status, _, err = run(tmp_path / "moving.gif")
     assert status == 0
     assert "s2mesh: note: " in err and "several frames" in err
+
+
+def test_the_background_option_reaches_the_picture(run, tmp_path):
+    pixels = np.full((40, 50, 3), 240, np.uint8)
+    pixels[10:30, 10:40] = (200, 80, 40)
+    Image.fromarray(pixels).save(tmp_path / "opaque.png")
+    meshes = {}
+    for background in ("auto", "alpha", "none"):
+        assert run(tmp_path / "opaque.png", "-o", f"{background}.ply", "--background", background)[0] == 0
+        meshes[background] = Path(f"{background}.ply").read_bytes()
+    assert meshes["alpha"] == meshes["none"] != meshes["auto"]  # it has no alpha
 
 
 # --- bad input: the user's mistakes ---
@@ -286,46 +297,6 @@ def test_a_failed_write_leaves_the_old_file(run, picture, monkeypatch):
 
 
 # --- parts ---
-
-FLAGS = {
-    "preset": ("--preset", "other"), "seed": ("--seed", 7), "resolution": ("--resolution", 512),
-    "dense_steps": ("--steps", 9), "sparse_steps": ("--sparse-steps", 8), "iso_level": ("--iso", -0.25),
-    "sparse_guidance": ("--sparse-guidance", 2.5), "faces": ("--faces", 999), "max_tokens": ("--max-tokens", 10),
-    "background": ("--background", "alpha"), "device": ("--device", "cuda:1"), "dtype": ("--dtype", "float16"),
-    "remove_floaters": ("--no-remove-floaters", False), "remove_interior": ("--no-remove-interior", False),
-}  # fmt: skip
-
-
-def read(*words):
-    return options_from(build_parser().parse_args(["a.png", *map(str, words)]))
-
-
-@pytest.mark.parametrize("name", FLAGS)
-def test_a_flag_sets_its_option_and_no_other(name):
-    flag, value = FLAGS[name]
-    assert read(*((flag,) if value is False else (flag, value))) == GenerationOptions(**{name: value})
-
-
-def test_without_flags_the_options_are_the_defaults():
-    assert read() == GenerationOptions()
-    assert {*FLAGS, "dense_guidance"} == {option.name for option in option_table(GenerationOptions)}
-
-
-def test_one_guidance_is_for_all_stages_unless_the_details_have_their_own():
-    assert read("--guidance", 4) == GenerationOptions(dense_guidance=4.0, sparse_guidance=4.0)
-    both = GenerationOptions(dense_guidance=4.0, sparse_guidance=0.0)
-    assert read("--guidance", 4, "--sparse-guidance", 0) == both
-
-
-def test_the_background_option_reaches_the_picture(run, tmp_path):
-    pixels = np.full((40, 50, 3), 240, np.uint8)
-    pixels[10:30, 10:40] = (200, 80, 40)
-    Image.fromarray(pixels).save(tmp_path / "opaque.png")
-    meshes = {}
-    for background in ("auto", "alpha", "none"):
-        assert run(tmp_path / "opaque.png", "-o", f"{background}.ply", "--background", background)[0] == 0
-        meshes[background] = Path(f"{background}.ply").read_bytes()
-    assert meshes["alpha"] == meshes["none"] != meshes["auto"]  # it has no alpha
 
 
 def test_names_that_meet_are_told_apart():
