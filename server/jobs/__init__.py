@@ -1,0 +1,1 @@
+"""Jobs: what they are, where they are kept, and who runs them."""
