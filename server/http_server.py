@@ -153,18 +153,20 @@ class HttpServer(TcpWSGIServer):
                 channel.time_out()
 
     def run(self) -> None:
-        try:
-            super().run()
-        except OSError:
-            if not self._closing:  # else the loop met the sockets that `close` has closed
-                raise
+        """Serves until ``close``."""
+        while not self._closing:
+            self.asyncore.loop(
+                timeout=self.adj.asyncore_loop_timeout, use_poll=self.adj.asyncore_use_poll, map=self._map, count=1
+            )
+        for channel in list(self.active_channels.values()):
+            channel.handle_close()
+        super().close()
 
     def close(self) -> None:
-        """Ends the loop; answers that are under way get a moment."""
-        self._closing = True
+        """Ends ``run``; answers that are under way get a moment."""
         self.task_dispatcher.shutdown(timeout=5)
-        self.asyncore.close_all(self._map)
-        super().close()
+        self._closing = True
+        self.pull_trigger()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -11,7 +11,8 @@ from core.checkpoints.load import NetworkStore
 from core.cli.parity_cases import run_file
 from core.config.generation import GenerationOptions
 from core.pipeline.image_to_shape import generate
-from tests.support.tiny_models import TINY, save_tiny_weights
+from tests.support.tiny_models import save_tiny_weights
+from tests.support.tiny_presets import TINY
 
 pytestmark = pytest.mark.gpu
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -7,7 +7,7 @@ import torch
 from core.config.training import LoopConfig, Recipe
 from core.data.parts import Parts
 from core.data.pool import Pool, PoolConfig, make_shard
-from tests.support.tiny_models import TINY
+from tests.support.tiny_presets import TINY
 
 _DENSE_VAE = replace(TINY.dense.vae, in_channels=2, out_channels=2)
 TINY_STARTER = replace(TINY, name="tiny-starter", dense=replace(TINY.dense, vae=_DENSE_VAE))

@@ -18,7 +18,8 @@ from core.config import presets
 from core.config.generation import GenerationOptions, option_table
 from core.errors import ConfigError
 from core.geometry.export import read_extras
-from tests.support.tiny_models import TINY, save_tiny_weights
+from tests.support.tiny_models import save_tiny_weights
+from tests.support.tiny_presets import TINY
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from core.cli.generate_report import peak_memory, result_line, shown_progress
 from core.config.stages import stage_names
 from core.pipeline.progress import Progress
-from tests.support.tiny_models import TINY_REFINED
+from tests.support.tiny_presets import TINY_REFINED
 
 STAGES = stage_names(TINY_REFINED)
 

@@ -5,7 +5,7 @@ import pytest
 from core.config.presets import PRESETS, V1_1
 from core.config.stages import DEFAULT_WEIGHTS, EXPORT, LOAD, Fraction, stage_names
 from core.errors import ConfigError
-from tests.support.tiny_models import TINY, TINY_REFINED, TINY_TWO
+from tests.support.tiny_presets import TINY, TINY_REFINED, TINY_TWO
 
 STAGES = [LOAD, *stage_names(TINY_REFINED), EXPORT]  # as a job of the server has them
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.support.tiny_models import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO, tiny_store
+from tests.support.tiny_models import tiny_store
+from tests.support.tiny_presets import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import torch
 from core.errors import ConfigError, NoSurfaceError
 from core.geometry.isosurface import extract_surface
 from core.pipeline.hand_over import Structure, crossing_voxels, in_blocks, mesh_to_cells, occupied_cells, on_grid
-from tests.support.tiny_models import TINY_TWO
+from tests.support.tiny_presets import TINY_TWO
 
 
 def ball(resolution: int, radius: float) -> torch.Tensor:

@@ -12,7 +12,8 @@ from core.config.stages import stage_names
 from core.errors import ConfigError, GenerationCancelled, InputError, NoSurfaceError
 from core.pipeline.image_to_shape import generate
 from core.pipeline.progress import CancelToken
-from tests.support.tiny_models import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO, tiny_store
+from tests.support.tiny_models import tiny_store
+from tests.support.tiny_presets import TINY, TINY_COARSE, TINY_REFINED, TINY_TWO
 
 OPTIONS = GenerationOptions(preset="tiny", seed=1)
 

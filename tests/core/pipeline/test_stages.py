@@ -7,7 +7,7 @@ from core.config.presets import SamplingConfig
 from core.pipeline import stages
 from core.sparse.coords import sort_into_blocks
 from core.sparse.tensor import SparseTensor, concat
-from tests.support.tiny_models import TINY
+from tests.support.tiny_presets import TINY
 
 
 def no_report(done: int, total: int) -> None:

@@ -20,7 +20,7 @@ from core.training.dense_tasks import (
 from core.training.loop import run
 from core.training.patch_basis import PatchBasis
 from core.training.sparse_tasks import LatentCache, SparseFlowTask, SparseVAETask, latent_statistics, sdf_sample
-from tests.support.tiny_models import TINY
+from tests.support.tiny_presets import TINY
 from tests.support.training import TINY_STARTER, seeded, tiny_pool
 
 STAGE = TINY.sparse[0]
