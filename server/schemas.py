@@ -7,10 +7,10 @@ import difflib
 import functools
 import secrets
 from dataclasses import replace
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 from flask_openapi3 import FileStorage
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, create_model
 
 from core.config.generation import GenerationOptions, OptionInfo, OutputOptions, option_table
 from core.config.presets import PRESETS
@@ -161,7 +161,8 @@ class KeyHeader(BaseModel):
 
 class CreateForm(Request):
     image: FileStorage = Field(description="The picture: PNG, JPEG, WebP, BMP, TIFF or GIF.")
-    options: JobOptions | None = Field(None, description="JSON.")
+    # Here only for the document: `parse_options` has checked the text before.
+    options: Annotated[JobOptions | None, WrapValidator(lambda value, check: None)] = Field(None, description="JSON.")
 
 
 class UnloadBody(Request):

@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, g, jsonify, request
 
 from core.checkpoints.installed import find_preset_folder, missing_networks
 from core.config.presets import PRESETS
@@ -37,11 +37,14 @@ api = routes("jobs")
 
 
 @api.before_request
-def _wants_a_form() -> None:
-    """Before the body is read for anything else."""
-    if request.endpoint == "jobs.create_job" and request.mimetype != "multipart/form-data":
+def _check_form() -> None:
+    """Before flask-openapi3 reads the form: it would stumble over JSON too deep, and its errors name no limits."""
+    if request.endpoint != "jobs.create_job":
+        return
+    if request.mimetype != "multipart/form-data":
         message = f"send multipart/form-data with the file `image`, not {request.mimetype[:60] or 'nothing'}."
         raise ApiError("unsupported_media_type", message)
+    g.options = parse_options(_given_options(), service().settings.preset)
 
 
 @api.post("/jobs", summary="Make a mesh of a picture", responses={202: JobAnswer, 409: ErrorAnswer, **_BUSY})
@@ -49,7 +52,7 @@ def create_job(header: KeyHeader, form: CreateForm) -> tuple[Response, int, dict
     """Queues a job and answers at once with it; `Location` is its address."""
     parts = service()
     _check_open()
-    options = parse_options(_given_options(), parts.settings.preset)
+    options = g.options
     _check_installed(options["preset"])
     with parts.uploads:
         picture = form.image.read()
@@ -116,6 +119,8 @@ def _check_open() -> None:
 
 def _given_options() -> Any:
     """The form's `options` as they were sent, for errors in our own words."""
+    if "options" in request.files:
+        raise ApiError("bad_request", "send options as a plain field of the form, not as a file.", field="options")
     text = request.form.get("options")
     if text is None or not text.strip():
         return None
