@@ -36,9 +36,10 @@ def main() -> int:
     worker = {"device": "cpu", "dtype": "float32", **given.pop("worker", {})}
     worker["command"] = (sys.executable, str(ROOT / "tests" / "support" / "tiny_worker.py"))
     worker["models_dir"] = Path(worker["models_dir"])
+    limits = Limits(**given.pop("limits", {}))
     settings = ServerSettings(
         **{"preset": "tiny", "port": 0, **given, "data_dir": Path(given["data_dir"])},
-        limits=Limits(**given.pop("limits", {})) if "limits" in given else Limits(),
+        limits=limits,
         worker=WorkerSettings(**worker),
     )
     set_up_logging("text", verbose=True)
