@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         engine = Engine(arguments.device, arguments.dtype, arguments.models_dir, pipes.send)
+        engine.warm_up()
         pipes.send(engine.ready())
     except (CoreError, ImportError) as error:
         pipes.send(protocol.StartFailed(message=str(error)))

@@ -5,6 +5,7 @@ file. What goes wrong becomes one ``Failed`` with a code, a sentence and advice.
 """
 
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -60,6 +61,12 @@ _KINDS = (
 )
 
 
+_LATE_LIBRARIES = (
+    "transformers.models.dinov2_with_registers.modeling_dinov2_with_registers",
+    "trimesh.visual.material",
+)
+
+
 class JobTooLarge(Exception):
     """The job's files are more than they may be."""
 
@@ -88,6 +95,11 @@ class Engine:
             title = torch.cuda.get_device_name(self._device)
         dtype = str(self._dtype).removeprefix("torch.")
         return protocol.Ready(device=str(self._device), device_title=title, dtype=dtype, memory=self.memory())
+
+    def warm_up(self) -> None:
+        """Loads the libraries that the models import when first used, seconds in all: no job shall wait for them."""
+        for name in _LATE_LIBRARIES:
+            importlib.import_module(name)
 
     def heartbeat(self) -> protocol.Heartbeat:
         networks = self._networks

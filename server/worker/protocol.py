@@ -168,7 +168,11 @@ def decode(line: bytes) -> Any:
         ProtocolError: for anything that ``encode`` does not write.
     """
     try:
-        content = json.loads(line)
+        content = json.loads(line, parse_constant=_refuse_constant)
         return from_dict(MESSAGES[content.pop("type")], content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise ProtocolError(f"{line[:120]!r} is no message ({type(error).__name__})") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are no JSON, and would get into the answers of the server
