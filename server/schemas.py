@@ -66,6 +66,8 @@ def parse_options(given: Any, default_preset: str) -> dict[str, Any]:
         given = {}
     if not isinstance(given, dict):
         raise ApiError("bad_request", 'options must be a JSON object, such as {"seed": 7}.', field="options")
+    for name in given:  # before pydantic, which cannot even name a key that is no Unicode text
+        _check_known(name)
     try:
         options = JobOptions.model_validate({"preset": default_preset, **given}).model_dump()
     except ValidationError as error:
@@ -79,20 +81,20 @@ def parse_options(given: Any, default_preset: str) -> dict[str, Any]:
     return options
 
 
+def _check_known(name: str) -> None:
+    known = [row.name for row in job_option_table()]
+    if name in known:
+        return
+    near = difflib.get_close_matches(name[:60], known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    message = f"there is no option {name[:60]!r}. {hint}Known: {', '.join(known)}."
+    raise ApiError("unknown_option", message, field=name[:60], choices=known)
+
+
 def _option_error(error: dict[str, Any]) -> ApiError:
     """From pydantic's words to ours."""
-    rows = {row.name: row for row in job_option_table()}
     name, value = str(error["loc"][0]), error["input"]
-    if name not in rows:
-        near = difflib.get_close_matches(name, rows, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        return ApiError(
-            "unknown_option",
-            f"there is no option {name[:60]!r}. {hint}Known: {', '.join(rows)}.",
-            field=name[:60],
-            choices=list(rows),
-        )
-    row = rows[name]
+    row = {row.name: row for row in job_option_table()}[name]
     if len(error["loc"]) == 1 and (fault := row.wrong_type(value)):
         return ApiError("option_wrong_type", fault, field=name, type=row.type)
     if row.choices is not None:
