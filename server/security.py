@@ -36,6 +36,14 @@ def split_host(header: str) -> str:
     return name.partition(":")[0] if name.count(":") <= 1 else name
 
 
+def _netloc(origin: str) -> str:
+    """Host and port of an Origin header; empty for `null` and for what is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[::1
+        return ""
+
+
 class Gate:
     """Checks one request's headers.
 
@@ -65,7 +73,7 @@ class Gate:
                 f"the Host {host[:100]!r} is not this server's. Use its address, or start it with --allow-host NAME.",
             )
         origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.strip().lower():
+        if origin is not None and _netloc(origin) != host.strip().lower():
             raise ApiError("origin_not_allowed", f"pages of {origin[:100]!r} may not use this server.")
         site = headers.get("Sec-Fetch-Site", "none")
         linked = navigation and headers.get("Sec-Fetch-Mode") == "navigate"
