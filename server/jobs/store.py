@@ -88,12 +88,11 @@ class JobStore:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
-        connection = self._connection()
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"{path} was written by a newer version of S2 Mesh")
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        try:
+            self._prepare(self._connection())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes every thread's connection; nobody may use the store any more."""
@@ -263,6 +262,13 @@ class JobStore:
 
     # --- inside ---
 
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"{self.path} was written by a newer version of S2 Mesh")
+        connection.executescript(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
     def _known(self, job_id: str) -> Job:
         job = self.get(job_id)
         if job is None:
@@ -273,12 +279,12 @@ class JobStore:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
+            with self._guard:
+                self._connections.append(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # a finished job survives a power cut
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
-            with self._guard:
-                self._connections.append(connection)
         return connection
 
     @contextlib.contextmanager
@@ -287,10 +293,11 @@ class JobStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite itself rolls back where the disk is full
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     @staticmethod
     def _change(connection: sqlite3.Connection, job_id: str, changes: dict[str, Any]) -> None:
