@@ -65,7 +65,8 @@ class WorkerProcess:
         )
         self._log_thread = threading.Thread(target=self._keep_log, daemon=True, name="worker-log")
         self._log_thread.start()
-        threading.Thread(target=self._listen, daemon=True, name="worker-events").start()
+        self._event_thread = threading.Thread(target=self._listen, daemon=True, name="worker-events")
+        self._event_thread.start()
 
     @property
     def pid(self) -> int:
@@ -99,10 +100,10 @@ class WorkerProcess:
         if status is None:
             self.kill()
             status = self.wait(10)
-        self._log_thread.join(2)
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                pipe.close()
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        for thread in (self._log_thread, self._event_thread):
+            thread.join(2)  # not for ever: a process that the worker started may still hold its pipes
         return status
 
     def last_words(self) -> str:
@@ -110,25 +111,19 @@ class WorkerProcess:
         return "\n".join(self._tail)
 
     def _listen(self) -> None:
-        pipe = self.process.stdout
-        while True:
-            try:
-                line = pipe.readline(protocol.MAX_LINE_BYTES)
-            except (OSError, ValueError):
-                line = b""
-            if not line:
-                break
-            self.last_sign = time.monotonic()
-            try:
-                self._tell(Heard(self, protocol.decode(line)))
-            except protocol.ProtocolError as error:
-                self._tell(Garbled(self, str(error)))
-                break
+        with contextlib.suppress(OSError), self.process.stdout as pipe:
+            while line := pipe.readline(protocol.MAX_LINE_BYTES):
+                self.last_sign = time.monotonic()
+                try:
+                    self._tell(Heard(self, protocol.decode(line)))
+                except protocol.ProtocolError as error:
+                    self._tell(Garbled(self, str(error)))
+                    break
         self._tell(Gone(self))
 
     def _keep_log(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in iter(lambda: self.process.stderr.readline(65536), b""):
+        with contextlib.suppress(OSError), self.process.stderr as pipe:
+            for line in iter(lambda: pipe.readline(65536), b""):
                 text = line.decode(errors="replace").rstrip()
                 if text:
                     self._tail.append(text)
