@@ -51,11 +51,12 @@ class JobFiles:
             raise
 
     def clear_results(self, job_id: str) -> None:
-        """Removes what an earlier attempt has written; the picture stays."""
-        for path in self.folder(job_id).iterdir():
-            if path.name != _SOURCE:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        """Removes what an earlier attempt has written; the picture stays. The folder may be gone."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.folder(job_id).iterdir():
+                if path.name != _SOURCE:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
     def remove(self, job_id: str) -> None:
         """Removes a job's folder. It is renamed first, so that a half-removed one is never mistaken for a job's."""
@@ -79,8 +80,8 @@ class JobFiles:
 
     def sweep(self, known: set[str]) -> int:
         """Removes folders of no known job (a server was killed between two steps); returns how many."""
-        stray = [path for path in self.root.iterdir() if path.name not in known]
+        ours = [path for path in self.root.iterdir() if path.name.startswith(_TRASH) or is_id(path.name)]
+        stray = [path for path in ours if path.name not in known]  # nothing of anybody else's
         for path in stray:
-            if path.name.startswith(_TRASH) or is_id(path.name):  # nothing of anybody else's
-                shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
         return len(stray)
