@@ -7,16 +7,22 @@ from datetime import datetime, timezone
 from typing import Literal
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))} | {9: " ", 10: "\\n"}
+_CONTROLS |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 class TextFormatter(logging.Formatter):
-    """`21:50:14 INFO supervisor: the worker is ready on cpu  [job=...]`"""
+    """`21:50:14 INFO supervisor: the worker is ready on cpu  [job=...]`
+
+    One line but for a traceback, without control characters: an address that a client sent cannot forge lines.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         extra = "  ".join(f"{key}={value}" for key, value in _extras(record).items() if value not in (None, ""))
         name = record.name.removeprefix("s2mesh.")
         line = f"{at} {record.levelname} {name}: {record.getMessage()}" + (f"  [{extra}]" if extra else "")
+        line = line.translate(_CONTROLS)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
