@@ -124,16 +124,16 @@ class Engine:
         """Runs one job to its end, whatever that is, and tells it."""
         with self._lock:
             cancel = self._cancels.setdefault(command.job_id, CancelToken())
+        end: protocol.Done | protocol.Failed | protocol.Cancelled
         try:
-            result = _Job(command, self._send, cancel).run(self._load)
-            self._send(protocol.Done(job_id=command.job_id, result=result))
+            end = protocol.Done(job_id=command.job_id, result=_Job(command, self._send, cancel).run(self._load))
         except GenerationCancelled:
-            self._send(protocol.Cancelled(job_id=command.job_id))
+            end = protocol.Cancelled(job_id=command.job_id)
         except Exception as error:
-            self._send(self._failure(command.job_id, error))
-        finally:
-            with self._lock:
-                self._cancels.clear()
+            end = self._failure(command.job_id, error)
+        with self._lock:  # first: what comes after our answer may be a cancel of the next job
+            self._cancels.clear()
+        self._send(end)
 
     def _load(self, preset_name: str) -> NetworkStore:
         """The preset's networks, all in memory; those of another preset are dropped first."""
