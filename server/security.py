@@ -7,6 +7,7 @@ Both are refused before anything else. No answer ever carries a CORS header.
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -15,7 +16,9 @@ from server.errors import ApiError
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-_BEARER = "Bearer "
+_HOST = re.compile(
+    r"(?:\[(?P<bracketed>[0-9a-f:.]+)\]|(?P<name>[^\s\[\]:,/@?#]+))(?::[0-9]{1,5})?|(?P<bare>[0-9a-f:.]+)"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -29,11 +32,12 @@ def is_loopback(host: str) -> bool:
 
 
 def split_host(header: str) -> str:
-    """The name of a Host header, without the port, lower case, brackets and all spaces removed."""
-    name = header.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0] if name.count(":") <= 1 else name
+    """The name of a Host header in lower case, without port and brackets; empty if it is no Host header.
+
+    Nothing may follow: two Host headers reach us as one, with a comma between.
+    """
+    found = _HOST.fullmatch(header.strip().lower())
+    return (found["name"] or found["bracketed"] or found["bare"]) if found else ""
 
 
 def _netloc(origin: str) -> str:
@@ -88,14 +92,15 @@ class Gate:
         """
         sent = headers.get("Authorization", "")
         challenge = {"WWW-Authenticate": 'Bearer realm="s2mesh"'}
-        if not sent.startswith(_BEARER):
+        scheme, _, token = sent.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             raise ApiError(
                 "token_missing",
                 "send the header `Authorization: Bearer TOKEN`; `s2mesh token` prints the token.",
                 headers=challenge,
             )
         own = self._token()
-        if not own or not hmac.compare_digest(sent[len(_BEARER) :].strip().encode(), own.encode()):
+        if not own or not hmac.compare_digest(token.strip().encode(), own.encode()):
             raise ApiError(
                 "token_wrong", "the token is not this server's; `s2mesh token` prints it.", headers=challenge
             )
