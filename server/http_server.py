@@ -40,7 +40,11 @@ class JsonErrorTask(ErrorTask):
         message = f"{CODES[code][1]} ({error.body})" if code != "internal" else CODES[code][1]
         body = json.dumps(error_body(code, message)).encode()
         self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        self.response_headers += [
+            ("Cache-Control", "no-store"),
+            ("Content-Type", "application/json"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.channel.close_softly = True
