@@ -20,7 +20,10 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "generate": Verb("core.cli.generate", "make a mesh from each picture"),
+    "generate": Verb("server.commands.generate", "make a mesh from each picture, here or on a server"),
+    "serve": Verb("server.commands.serve", "run the generation server"),
+    "jobs": Verb("server.commands.jobs", "list, show, cancel, fetch and delete the jobs of a server"),
+    "token": Verb("server.commands.token", "print the token of this machine's server"),
     "doctor": Verb("core.cli.doctor", "say which devices, backends and presets this machine has"),
     "evaluate": Verb("core.cli.evaluate", "score a preset on shapes it was not trained on"),
     "convert": Verb("core.cli.convert", "turn the authors' released checkpoints into a preset's weights"),

@@ -14,21 +14,29 @@ if TYPE_CHECKING:  # the pipeline takes seconds to load
     from core.pipeline.image_to_shape import GenerationResult
     from core.pipeline.progress import Progress
 
+FractionOf = Callable[[str, int, int], float]
+
 
 @contextmanager
-def shown_progress(title: str, stages: list[str], *, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
-    """Draws a bar with the stage and the time left on a terminal, else one line a stage; on the error stream."""
+def shown_progress(
+    title: str, stages: list[str], *, quiet: bool, fraction: FractionOf | None = None
+) -> "Iterator[Callable[[Progress], None]]":
+    """Draws a bar with the stage and the time left on a terminal, else one line a stage; on the error stream.
+
+    Args:
+        fraction: gives the share of the work that is done after (stage, step, steps); None takes the usual weights.
+    """
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
-        with _bar(title, stages) as show:
+        with _bar(title, fraction or Fraction(stages).after) as show:
             yield show
     else:
         yield _lines(title, stages)
 
 
 @contextmanager
-def _bar(title: str, stages: list[str]) -> "Iterator[Callable[[Progress], None]]":
+def _bar(title: str, fraction: FractionOf) -> "Iterator[Callable[[Progress], None]]":
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -42,13 +50,12 @@ def _bar(title: str, stages: list[str]) -> "Iterator[Callable[[Progress], None]]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    fraction = Fraction(stages)
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=1.0, title=title, stage="loading")
 
         def show(progress: "Progress") -> None:
             stage = f"{progress.stage} {progress.step}/{progress.steps}"
-            bars.update(task, completed=fraction.after(progress.stage, progress.step, progress.steps), stage=stage)
+            bars.update(task, completed=fraction(progress.stage, progress.step, progress.steps), stage=stage)
 
         yield show
 

@@ -39,10 +39,37 @@ def test_the_layers_name_every_part_of_core():
     assert parts <= set(named.split())
 
 
-@pytest.mark.parametrize("module", ["server.cli", "core.config.presets", "core.config.stages", "core.cli.generate"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "server.cli",
+        "server.client",
+        "server.commands.generate",
+        "server.commands.jobs",
+        "core.config.presets",
+        "core.config.stages",
+        "core.cli.generate",
+    ],
+)
 def test_loads_no_torch(module):
     heavy = run_python(f"import sys, {module}; print(*{{'torch', 'numpy', 'transformers'}} & set(sys.modules))")
     assert heavy == ""
+
+
+@pytest.mark.parametrize("module", ["server.app", "server.commands.serve"])
+def test_the_web_process_loads_no_torch(module):
+    """numpy comes with what looks at a picture's header."""
+    heavy = run_python(f"import sys, {module}; print(*{{'torch', 'transformers', 'trimesh'}} & set(sys.modules))")
+    assert heavy == ""
+
+
+def test_the_light_contract_names_every_part_of_the_server():
+    """But the worker, whose protocol alone is shared."""
+    contracts = {contract["name"]: contract for contract in read_configuration()["contracts_options"]}
+    light = next(contract for name, contract in contracts.items() if name.startswith("the web process"))
+    parts = {path.stem for path in (ROOT / "server").glob("*.py")} - {"__init__"}
+    parts |= {path.parent.name for path in (ROOT / "server").glob("*/__init__.py")} - {"worker"}
+    assert {f"server.{part}" for part in parts} | {"server.worker.protocol"} == set(light["source_modules"])
 
 
 def test_every_module_imports_silently():
