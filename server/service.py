@@ -27,6 +27,7 @@ class Service:
     gate: Gate
     uploads: threading.Semaphore = field(init=False)
     streams: threading.Semaphore = field(init=False)
+    keyed: threading.Lock = field(init=False, default_factory=threading.Lock)  # held to add a job with a key
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uploads", threading.Semaphore(self.settings.limits.uploads))

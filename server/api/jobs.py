@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from flask import Response, g, jsonify, request
@@ -44,6 +45,11 @@ def _check_form() -> None:
     if request.mimetype != "multipart/form-data":
         message = f"send multipart/form-data with the file `image`, not {request.mimetype[:60] or 'nothing'}."
         raise ApiError("unsupported_media_type", message)
+    for name in ("image", "options"):
+        if len(request.files.getlist(name)) + len(request.form.getlist(name)) > 1:
+            raise ApiError("invalid_parameter", f"the form has `{name}` more than once; send one.", field=name)
+    if "image" not in request.files:
+        raise ApiError("image_missing", "send the picture as the file `image` of a multipart form.")
     g.options = parse_options(_given_options(), service().settings.preset)
 
 
@@ -60,9 +66,9 @@ def create_job(header: KeyHeader, form: CreateForm) -> tuple[Response, int, dict
             probe_image(picture)
         except InputError as error:
             raise ApiError("image_unusable", str(error)) from None
-        digest = _digest(picture, options)
-        earlier = _earlier(header.idempotency_key, digest)
-        job = earlier or _queue(picture, form.image.filename or "", options, header.idempotency_key, digest)
+        key, digest = header.idempotency_key, _digest(picture, options)
+        with nullcontext() if key is None else parts.keyed:  # else two requests with one key could both find none
+            job = _earlier(key, digest) or _queue(picture, form.image.filename or "", options, key, digest)
     parts.supervisor.wake()
     return jsonify(job.to_dict(parts.store.queue_position(job))), 202, {"Location": f"/v1/jobs/{job.id}"}
 
@@ -125,13 +131,20 @@ def _given_options() -> Any:
     if text is None or not text.strip():
         return None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
     except (ValueError, RecursionError):
-        raise ApiError("bad_request", 'options are no JSON; send an object such as {"seed": 7}.') from None
+        message = 'options are no JSON, or name one twice; send an object such as {"seed": 7}.'
+        raise ApiError("bad_request", message, field="options") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)  # NaN and Infinity are no JSON
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name twice")  # who knows which value was meant
+    return dict(pairs)
 
 
 def _check_installed(preset: str) -> None:
