@@ -21,6 +21,7 @@ from server.service import Service
 from server.web import page
 
 _MAX_FORM_PARTS = 20
+_MAX_TEXT_BYTES = 500_000  # of the fields that are no files
 _FORM_PARSERS = ("werkzeug.formparser", "werkzeug.sansio.multipart")
 _BY_STATUS = {
     400: "bad_request",
@@ -35,7 +36,7 @@ _log = logging.getLogger("s2mesh.http")
 
 
 class Request(flask.Request):
-    """Flask's, but a multipart body that is cut short is an error, and an empty JSON body an empty object."""
+    """Flask's, but a multipart body that is cut short is an error, and JSON means an object; an empty body is {}."""
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()
@@ -45,7 +46,11 @@ class Request(flask.Request):
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True):
         if not self.get_data(cache=True):
             return {}
-        return super().get_json(force=True, silent=silent, cache=cache)
+        try:
+            content = super().get_json(force=True, silent=silent, cache=cache)
+        except RecursionError:
+            return None
+        return content if isinstance(content, dict) else None
 
 
 class App(OpenAPI):
@@ -70,10 +75,13 @@ def create_app(parts: Service) -> App:
     )
     app.extensions["s2mesh"] = parts
     app.json.sort_keys = False
+    app.url_map.merge_slashes = False  # no redirects: every answer is ours
     app.config.update(
         MAX_CONTENT_LENGTH=parts.settings.limits.body_bytes,
         MAX_FORM_PARTS=_MAX_FORM_PARTS,
+        MAX_FORM_MEMORY_SIZE=_MAX_TEXT_BYTES,
         PROPAGATE_EXCEPTIONS=False,
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # a preflight gets a refusal like any other
         TRAP_HTTP_EXCEPTIONS=False,
     )
     app.before_request(_check)
@@ -143,7 +151,10 @@ def _http_error(error: HTTPException) -> Response:
     """What Flask and werkzeug refuse themselves."""
     if isinstance(error, RequestEntityTooLarge):
         limit = flask.current_app.config["MAX_CONTENT_LENGTH"]
-        message = f"the body is too large or has too many parts; at most {limit / 2**20:.0f} MiB are taken."
+        message = (
+            f"the body has more than {limit / 2**20:.0f} MiB or {_MAX_FORM_PARTS} parts, or a text field of it more "
+            f"than {_MAX_TEXT_BYTES // 1000} kB."
+        )
         return _answer(ApiError("body_too_large", message, max_bytes=limit))
     code = _BY_STATUS.get(error.code or 500)
     if code is None:
