@@ -168,6 +168,8 @@ class CreateForm(Request):
 
 
 class UnloadBody(Request):
+    model_config = ConfigDict(strict=True, openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
+
     wait: bool = Field(False, description="Wait for the running job instead of refusing.")
 
 
