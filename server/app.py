@@ -86,7 +86,7 @@ def create_app(parts: Service) -> App:
     )
     app.before_request(_check)
     app.after_request(_finish)
-    for blueprint in (system.api, jobs.api, events.api, files.api):
+    for blueprint in (system.public, system.api, jobs.api, events.api, files.api):
         app.register_api(blueprint)
     app.register_blueprint(page)
     app.register_error_handler(ApiError, lambda error: _answer(error))
@@ -104,7 +104,7 @@ def _check() -> None:
     """Host and origin of everything; the token of everything but the page and `/v1/health`."""
     g.started = time.perf_counter()
     parts: Service = flask.current_app.extensions["s2mesh"]
-    public = request.blueprint == page.name or request.endpoint == "system.health"
+    public = request.blueprint == page.name or request.blueprint == system.public.name
     parts.gate.check_source(request.headers, navigation=public and request.method == "GET")
     if not public:
         parts.gate.check_token(request.headers)

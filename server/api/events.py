@@ -15,7 +15,7 @@ _HEARTBEAT_S = 10.0  # a comment line, so that proxies and clients see that the 
 _LOOK_S = 1.0  # how often a client that has left is noticed
 _RETRY_MS = 2000
 
-api = routes("events")
+api = routes("events", "jobs")
 
 
 @api.get(

@@ -12,7 +12,7 @@ from server.service import service
 
 _ONE_RANGE = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})", re.ASCII)
 
-api = routes("files")
+api = routes("files", "jobs")
 
 
 @api.get(

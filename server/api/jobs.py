@@ -34,7 +34,7 @@ KEY_LIFE_S = 24 * 3600.0
 _TITLE_LENGTH = 100
 _BUSY = {413: ErrorAnswer, 415: ErrorAnswer, 429: ErrorAnswer, 503: ErrorAnswer, 507: ErrorAnswer}
 
-api = routes("jobs")
+api = routes("jobs", "jobs")
 
 
 @api.before_request
