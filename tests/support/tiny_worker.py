@@ -3,7 +3,7 @@
     python tests/support/tiny_worker.py --device cpu --dtype float32 --models-dir DIR
 
 A file `fault.json` in its working folder (the server's data directory), `{"kind": ..., "stage": ...}`, is read at the
-start and before each step of a job: at that stage the fault happens. Kinds: `slow` (each step of the stage takes
+start and after each step of a job: at that stage the fault happens. Kinds: `slow` (each step of the stage takes
 0.3 s), `hang` (for ever, deaf to cancels), `stop` (the whole process stands still), `die` (SIGKILL), `garbage` (on the
 event pipe), `memory` and `device` (what torch raises), `deny` (cannot start), `die_at_start`, `no_room` (files may not
 grow beyond a few bytes).
@@ -67,29 +67,18 @@ def main() -> int:
         sys.argv += ["--device", "cuda:99"]
     elif start is not None:
         happen(start)
-    real_generate = engine.generate
+    real_progress = engine._Job._progress
 
-    def generate(*arguments, on_progress, **named):
-        def watched(progress):
-            on_progress(progress)
-            kind = fault_for(progress.stage)
-            if kind == "garbage":
-                send = arguments_of_engine["send"].__self__
-                send._events.write(b"Segmentation fault (core dumped)\n")
-                time.sleep(60)
-            elif kind is not None:
-                happen(kind)
+    def progress(self, event):
+        real_progress(self, event)
+        kind = fault_for(event.stage)
+        if kind == "garbage":
+            self._send.__self__._events.write(b"Segmentation fault (core dumped)\n")
+            time.sleep(60)
+        elif kind is not None:
+            happen(kind)
 
-        return real_generate(*arguments, on_progress=watched, **named)
-
-    arguments_of_engine = {}
-    real_init = engine.Engine.__init__
-
-    def init(self, device, dtype, models_dir, send):
-        arguments_of_engine["send"] = send
-        real_init(self, device, dtype, models_dir, send)
-
-    engine.generate, engine.Engine.__init__ = generate, init
+    engine._Job._progress = progress
     return worker.main(sys.argv[1:])
 
 
