@@ -22,7 +22,7 @@ api = routes("events", "jobs")
     "/jobs/<job_id>/events",
     summary="Follow a job",
     responses={
-        200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
         404: ErrorAnswer,
         503: ErrorAnswer,
     },
