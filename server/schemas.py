@@ -45,7 +45,14 @@ def _field(row: OptionInfo) -> tuple[Any, Any]:
             limits = {"ge": row.minimum, "le": row.maximum}
     kind = Optional[kind] if row.nullable else kind  # noqa: UP045 - `|` wants types, not Literals of variables
     default = list(row.default) if isinstance(row.default, tuple) else row.default
-    return kind, Field(default, description=row.help, **limits)
+    extra = _describe_preset if row.name == "preset" else None
+    return kind, Field(default, description=row.help, json_schema_extra=extra, **limits)
+
+
+def _describe_preset(schema: dict[str, Any]) -> None:
+    """For the document: any preset of the table, and the default is the server's own."""
+    del schema["default"]
+    schema["enum"] = list(PRESETS)
 
 
 JobOptions = create_model(

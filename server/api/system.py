@@ -1,5 +1,6 @@
 """The server itself: alive, ready, able to do what; its memory; the document of its routes."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Response, current_app, jsonify
@@ -7,7 +8,7 @@ from flask import Response, current_app, jsonify
 from core import __version__
 from core.checkpoints.installed import SUFFIX, find_preset_folder, missing_networks
 from core.config.base import to_dict
-from core.config.generation import MAX_IMAGE_PIXELS, MESH_FORMATS
+from core.config.generation import MAX_IMAGE_PIXELS, MESH_FORMATS, OptionInfo
 from core.config.presets import PRESETS, ModelPreset
 from server.api import routes
 from server.errors import ApiError
@@ -68,7 +69,7 @@ def capabilities() -> Response:
             "version": __version__,
             "default_preset": settings.preset,
             "presets": [_preset(preset) for preset in PRESETS.values()],
-            "options": [to_dict(row) for row in job_option_table()],
+            "options": [_option(row, settings.preset) for row in job_option_table()],
             "formats": list(MESH_FORMATS),
             "limits": {
                 "body_bytes": limits.body_bytes,
@@ -81,6 +82,10 @@ def capabilities() -> Response:
             },
         }
     )
+
+
+def _option(row: OptionInfo, own_preset: str) -> dict[str, Any]:
+    return to_dict(replace(row, default=own_preset) if row.name == "preset" else row)
 
 
 def _preset(preset: ModelPreset) -> dict[str, Any]:
