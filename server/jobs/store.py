@@ -207,6 +207,7 @@ class JobStore:
 
     def update(self, job_id: str, event: dict[str, Any] | None = None, **changes: Any) -> None:
         """Changes columns of a job that keeps its state, and adds ``event`` if there is one."""
+        assert "state" not in changes, "that is what transition is for"
         with self._write() as connection:
             if changes:
                 self._change(connection, job_id, changes)
