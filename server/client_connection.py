@@ -83,7 +83,9 @@ class Connection:
             try:
                 response = self._session.request(method, where, timeout=patience, allow_redirects=False, **content)
             except requests.Timeout:
-                raise Unreachable(f"the server at {self.url} does not answer in time. Look at its log.") from None
+                raise Unreachable(
+                    f"the server at {self.url} does not answer in time. Check the address and its log."
+                ) from None
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
                 if last_try:
                     raise self._no_connection(error) from None
