@@ -14,13 +14,14 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
+from core.errors import is_disk_full
 from server.errors import CODES, error_body
 from server.settings import Limits
 
 _LINGER_S = 3.0
 _LINGER_BYTES = 256 * 2**20
 _CODES = {400: "bad_request", 408: "request_timeout", 413: "body_too_large", 431: "headers_too_large"}
-_CODES |= {500: "internal", 501: "not_implemented"}
+_CODES |= {500: "internal", 501: "not_implemented", 507: "disk_full"}
 _log = logging.getLogger("s2mesh.http")
 
 
@@ -29,6 +30,13 @@ class RequestTimeout(Error):
 
     code = 408
     reason = "Request Timeout"
+
+
+class NoRoom(Error):
+    """The disk that holds large bodies while they arrive is full."""
+
+    code = 507
+    reason = "Insufficient Storage"
 
 
 class JsonErrorTask(ErrorTask):
@@ -58,26 +66,35 @@ class Channel(HTTPChannel):
     close_softly = False
     discarding_until: float | None = None
     discarded = 0
+    refused = False  # nothing more is taken from this client
     begun_at: float | None = None  # when the first byte of an unfinished request came
 
     def received(self, data: bytes) -> bool:
+        if self.refused:  # the rest of what was refused
+            return False
         if self.begun_at is None:
             self.begun_at = time.time()
-        taken = super().received(data)
+        try:
+            taken = super().received(data)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self.refuse(NoRoom("free some space"))
+            return False
         if self.request is None:
             self.begun_at = None
+        self.refused = any(request.error for request in self.requests)
         return taken
 
-    def time_out(self) -> None:
-        """Answers an unfinished request with 408 and closes."""
+    def refuse(self, error: Error) -> None:
+        """Answers the request that is still arriving with an error, and closes."""
         with self.requests_lock:
             request, self.request, self.begun_at = self.request, None, None
             if request is None:
                 return
             if not request.headers_finished:
                 request.parse_header(b"GET / HTTP/1.0\r\n")
-            request.error = RequestTimeout("send it again, faster")
-            request.completed = True
+            request.error, request.completed, self.refused = error, True, True
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)
@@ -154,7 +171,7 @@ class HttpServer(TcpWSGIServer):
             if channel.discarding_until is not None and now > channel.discarding_until:
                 channel.will_close = True
             elif channel.begun_at is not None and now - channel.begun_at > self._request_s and not channel.requests:
-                channel.time_out()
+                channel.refuse(RequestTimeout("send it again, faster"))
 
     def run(self) -> None:
         """Serves until ``close``."""
