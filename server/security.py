@@ -61,7 +61,8 @@ class Gate:
     def __init__(self, bound: str, further: tuple[str, ...], token: Callable[[], str]) -> None:
         self._any_address = bound in _WILDCARDS
         own = {socket.gethostname().lower()} if self._any_address else set()
-        self._names = _LOOPBACK | own | {bound.lower(), *(split_host(name) for name in further)}
+        # Empty is what split_host makes of every header that is none: it must never become a name of ours.
+        self._names = (_LOOPBACK | own | {bound.lower(), *(split_host(name) for name in further)}) - {""}
         self._token = token
 
     def check_source(self, headers: Mapping[str, str], *, navigation: bool = False) -> None:
