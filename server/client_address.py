@@ -27,7 +27,7 @@ def find_server(url: str | None, token: str | None, data_dir: Path | None) -> tu
         Unreachable: no address was given and no server runs here. ConfigError: for an address or token that cannot be
             used, or if there is no token.
     """
-    folder = DataDir(data_dir)
+    folder = DataDir(None if data_dir is None else Path(data_dir))
     address = _running(folder) if url is None else clean_address(url)
     if token is None:
         if data_dir is None and not is_loopback(urlsplit(address).hostname or ""):
