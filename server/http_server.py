@@ -86,6 +86,11 @@ class Channel(HTTPChannel):
         self.refused = any(request.error for request in self.requests)
         return taken
 
+    def send_continue(self) -> None:
+        """Not for a request that is refused by its headers alone: its body need not be sent."""
+        if self.request.error is None:
+            super().send_continue()
+
     def refuse(self, error: Error) -> None:
         """Answers the request that is still arriving with an error, and closes."""
         with self.requests_lock:
