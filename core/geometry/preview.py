@@ -4,7 +4,7 @@ Letters: V vertices, F faces, S pixels per side of a picture, T pixels of a tile
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from core.geometry.simplify import simplify
 if TYPE_CHECKING:
     from PIL import Image
 
+TURN_FRAMES = 24
 TURN_SECONDS = 3.0  # that a turntable takes for one turn
 _TURNTABLE_FACES = 100_000  # more do not show at this size, and each frame draws them anew
 CLAY = (0.80, 0.78, 0.74)
@@ -77,12 +78,17 @@ def mesh_png(mesh: Mesh, size: int = 512) -> bytes:
     return content.getvalue()
 
 
-def turntable_webp(mesh: Mesh, size: int = 256, frames: int = 24) -> bytes:
-    """An animated WebP file on a transparent background: the eye goes once around the mesh, again and again."""
+def turntable_webp(
+    mesh: Mesh, size: int = 256, frames: int = TURN_FRAMES, *, on_frame: Callable[[int], None] | None = None
+) -> bytes:
+    """An animated WebP file on a transparent background: the eye goes once around the mesh, again and again.
+
+    ``on_frame`` is called with the number of frames drawn, after each.
+    """
     from PIL import Image
 
     mesh = simplify(mesh, _TURNTABLE_FACES)
-    first, *rest = (Image.fromarray(render_mesh(mesh, size, yaw=30.0 + 360.0 * i / frames)) for i in range(frames))
+    first, *rest = (Image.fromarray(_frame(mesh, size, i, frames, on_frame)) for i in range(frames))
     content = io.BytesIO()
     # Lossy: this is for a look. The background is what Pillow clears each frame with.
     first.save(
@@ -90,6 +96,15 @@ def turntable_webp(mesh: Mesh, size: int = 256, frames: int = 24) -> bytes:
         loop=0, quality=80, method=4, background=(0, 0, 0, 0),
     )  # fmt: skip
     return content.getvalue()
+
+
+def _frame(
+    mesh: Mesh, size: int, number: int, frames: int, on_frame: Callable[[int], None] | None
+) -> np.ndarray:  # [S, S, 4] uint8
+    pixels = render_mesh(mesh, size, yaw=30.0 + 360.0 * number / frames)
+    if on_frame is not None:
+        on_frame(number + 1)
+    return pixels
 
 
 def contact_sheet(

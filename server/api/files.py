@@ -52,6 +52,5 @@ def read_artifact(path: ArtifactPath) -> Response:
         )
     except FileNotFoundError:
         raise ApiError("artifact_not_found", "the file was removed from the server's disk.") from None
-    response.headers["Digest"] = f"sha-256={found.sha256}"
     response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from core.config.presets import PRESETS
 from core.config.stages import STRUCTURE
+from core.errors import ConfigError
 from server.errors import FAILURES
 from server.jobs.estimate import Estimate, job_stages
 from server.jobs.files import JobFiles
@@ -57,7 +58,14 @@ class JobRunner:
     # --- a job begins ---
 
     def give(self, job: Job, worker: WorkerProcess, device: str) -> bool:
-        """Hands a queued job to the worker; False if it was cancelled a moment ago."""
+        """Hands a queued job to the worker; False if it was cancelled a moment ago, or cannot be run any more."""
+        try:
+            estimate = self._estimate(job, device)
+        except (KeyError, ConfigError):  # queued by another version
+            message = f"this version of S2 Mesh cannot run preset {job.options.get('preset')!r} with these options."
+            error = failure("options_unusable", message, "Send the picture again.")
+            self._store.transition(job.id, JobState.FAILED, error=error)
+            return False
         try:
             job = self._store.transition(
                 job.id, JobState.RUNNING, attempt=job.attempt + 1, stage=None, step=None, steps=None, fraction=0.0,
@@ -65,7 +73,7 @@ class JobRunner:
             )  # fmt: skip
         except IllegalTransition:
             return False
-        self.current = Running(job, self._estimate(job, device), device, moved_at=time.monotonic())
+        self.current = Running(job, estimate, device, moved_at=time.monotonic())
         self._files.clear_results(job.id)
         worker.send(
             protocol.Run(

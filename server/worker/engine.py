@@ -31,7 +31,7 @@ from core.config.stages import EXPORT, LOAD
 from core.errors import CheckpointError, ConfigError, DiskFullError, GenerationCancelled, InputError, NoSurfaceError
 from core.geometry.export import mesh_bytes, write_atomically
 from core.geometry.mesh import Mesh
-from core.geometry.preview import mesh_png, turntable_webp
+from core.geometry.preview import TURN_FRAMES, mesh_png, turntable_webp
 from core.imaging.load import RGBAImage
 from core.pipeline.devices import resolve_device, resolve_dtype
 from core.pipeline.hand_over import Structure
@@ -211,16 +211,18 @@ class _Job:
 
     def _export(self, result: GenerationResult, step: Step) -> None:
         """The mesh in every format asked for, and pictures of it."""
-        steps = len(self.outputs.formats) + 2
+        steps = len(self.outputs.formats) + 2 + (TURN_FRAMES if self.outputs.turntable else 0)
         extras = {"seed": result.seed, "settings": result.settings, "image": self._command.title}
         extras |= {"image_sha256": self._source_sha256(), "job_id": self._command.job_id}
         for number, file_format in enumerate(self.outputs.formats):
             self._write(f"mesh.{file_format}", mesh_bytes(result.mesh, file_format, extras=extras))
             step(number + 1, steps)
         self._write("preview.png", mesh_png(result.mesh))
-        step(steps - 1, steps)
+        drawn = len(self.outputs.formats) + 1
+        step(drawn, steps)
         if self.outputs.turntable:
-            self._write("turntable.webp", turntable_webp(result.mesh))
+            turning = turntable_webp(result.mesh, on_frame=lambda number: step(drawn + number, steps))
+            self._write("turntable.webp", turning)
 
     def _described(self, result: GenerationResult, facts: dict[str, Any]) -> dict[str, Any]:
         """The content of job.json: all that is needed to make the same mesh again."""
