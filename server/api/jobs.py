@@ -100,14 +100,16 @@ def cancel_job(path: JobPath) -> tuple[Response, int]:
 @api.delete(
     "/jobs/<job_id>", summary="Delete a finished job", responses={204: None, 404: ErrorAnswer, 409: ErrorAnswer}
 )
-def delete_job(path: JobPath) -> tuple[str, int]:
+def delete_job(path: JobPath) -> Response:
     """Removes the job and its files."""
     parts = service()
     job = parts.job(path.job_id)
     if not remove_job(parts.store, parts.files, job.id):
         state = parts.job(job.id).state.value
         raise ApiError("job_running", f"the job is {state}; cancel it first.", state=state)
-    return "", 204
+    response = Response(status=204)
+    del response.headers["Content-Type"]  # of nothing
+    return response
 
 
 # --- steps of creating one ---
