@@ -28,7 +28,14 @@ from core.cli.errors import describe, is_memory_error
 from core.config.generation import GenerationOptions, OutputOptions
 from core.config.presets import get_preset
 from core.config.stages import EXPORT, LOAD
-from core.errors import CheckpointError, ConfigError, DiskFullError, GenerationCancelled, InputError, NoSurfaceError
+from core.errors import (
+    CheckpointError,
+    ConfigError,
+    GenerationCancelled,
+    InputError,
+    NoSurfaceError,
+    is_disk_full,
+)
 from core.geometry.export import mesh_bytes, write_atomically
 from core.geometry.mesh import Mesh
 from core.geometry.preview import TURN_FRAMES, mesh_png, turntable_webp
@@ -53,7 +60,6 @@ _ADVICE = {
     "internal": "Look into the server's log and report it with the traceback.",
 }
 _KINDS = (
-    (DiskFullError, "disk_full"),
     (InputError, "image_unusable"),
     (ConfigError, "options_unusable"),
     (NoSurfaceError, "no_surface"),
@@ -153,7 +159,10 @@ class Engine:
         elif isinstance(error, JobTooLarge):
             kind, message = "job_too_large", str(error)
         elif _is_device_error(error):
-            kind, message = "device_failed", f"the device reported an error: {str(error).splitlines()[0]}"
+            cause = next(iter(str(error).splitlines()), "") or type(error).__name__
+            kind, message = "device_failed", f"the device reported an error: {cause}"
+        elif is_disk_full(error):
+            kind = "disk_full"
         else:
             kind = next((name for family, name in _KINDS if isinstance(error, family)), kind)
         fatal = kind in ("out_of_memory", "device_failed")  # only a new process has a clean device
@@ -263,7 +272,10 @@ class _Job:
             raise JobTooLarge(
                 f"the job's files would take more than the {self._command.max_bytes / 2**20:.0f} MiB that a job may."
             )
-        write_atomically(self._folder / name, content)
+        try:
+            write_atomically(self._folder / name, content)
+        except InputError as error:  # the folder is the server's: not the picture's fault
+            raise RuntimeError(str(error)) from error
         digest = hashlib.sha256(content).hexdigest()
         self._send(protocol.ArtifactWritten(job_id=self._command.job_id, name=name, bytes=len(content), sha256=digest))
 
