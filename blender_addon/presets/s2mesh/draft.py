@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A quick look: few steps for the coarse shape, a light mesh."""
+
+import bpy
+
+settings = bpy.context.scene.s2mesh
+settings.resolution = 0
+settings.use_dense_steps = True
+settings.dense_steps = 8
+settings.use_sparse_steps = False
+settings.use_dense_guidance = False
+settings.use_sparse_guidance = False
+settings.use_iso_level = False
+settings.use_max_tokens = False
+settings.use_faces = True
+settings.faces = 20_000
+settings.remove_interior = True
+settings.remove_floaters = True

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The model's own values, all of its mesh."""
+
+import bpy
+
+settings = bpy.context.scene.s2mesh
+settings.resolution = 0
+settings.use_dense_steps = False
+settings.use_sparse_steps = False
+settings.use_dense_guidance = False
+settings.use_sparse_guidance = False
+settings.use_iso_level = False
+settings.use_max_tokens = False
+settings.use_faces = False
+settings.remove_interior = True
+settings.remove_floaters = True
