@@ -21,12 +21,25 @@ def order(page, picture: Path = MUG, quick: bool = True, **options: object) -> N
 
 
 def wait_for_state(page, state: str) -> None:
-    page.wait_for_selector(f"#stage[data-state={state}]")
+    wait_until(page, f"document.getElementById('stage').dataset.state === '{state}'")
+
+
+def wait_for_view(page, shows: str) -> None:
+    wait_until(page, f"document.getElementById('viewer').dataset.shows === '{shows}'")
 
 
 def wait_for_mesh(page) -> None:
-    page.wait_for_selector("#viewer[data-shows=mesh]")
+    wait_for_view(page, "mesh")
     wait_for_state(page, "succeeded")
+
+
+def wait_until(page, condition: str) -> None:
+    """Until the page's expression is true. Playwright's own wait_for_function is kept out by the page's policy."""
+    for _ in range(1200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {condition}; the page says {page.inner_text('body')[:2000]}")
 
 
 def look(page, selector: str = "#viewer") -> np.ndarray:
@@ -42,7 +55,9 @@ def look(page, selector: str = "#viewer") -> np.ndarray:
 
 
 def differing(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of the pixels that differ visibly."""
+    """Share of the pixels that differ visibly. A box that starts between two pixels may be one row taller."""
+    height, width = (min(sizes) for sizes in zip(first.shape[:2], second.shape[:2], strict=True))
+    first, second = first[:height, :width], second[:height, :width]
     return float((np.abs(first - second).max(axis=-1) > 12).mean())
 
 

@@ -157,7 +157,7 @@ export class OptionsForm {
     wrong.hidden = false;
     control.setAttribute("aria-invalid", "true");
     if (byId("options-more").contains(control)) byId("options-more").open = true;
-    control.focus();
+    (control.querySelector("input") ?? control).focus(); // a group of boxes takes no focus itself
     return true;
   }
 

@@ -55,7 +55,11 @@ function facts(job) {
 
 function notes(job) {
   if (!job.notes.length) return null;
-  return element("ul", { class: "notes", "aria-label": "Notes" }, ...job.notes.map((note) => element("li", {}, capital(note))));
+  return element(
+    "ul",
+    { class: "notes", "aria-label": "Notes" },
+    ...job.notes.map((note) => element("li", {}, capital(note))),
+  );
 }
 
 function downloads(job, actions) {

@@ -4,6 +4,9 @@
 import { byId, show } from "./dom.js";
 import { isFinal } from "./words.js";
 
+const NO_3D = "This browser shows no 3D (WebGL is missing or switched off)";
+const NO_GLB = "The 3D view needs a GLB file, which was not asked for";
+
 export class StageView {
   constructor(api) {
     this.api = api;
@@ -31,7 +34,8 @@ export class StageView {
     const has = (name) => job.artifacts.some((artifact) => artifact.name === name);
     const wanted = has("mesh.glb") ? "mesh" : has("coarse.glb") ? "coarse" : "nothing";
     this.say(noteFor(job, wanted, this.shows));
-    if (this.no3d) return this.showPicture(job, has("preview.png"));
+    if (this.no3d) return this.showPicture(job, has("preview.png"), NO_3D);
+    if (job.state === "succeeded" && !has("mesh.glb")) return this.showPicture(job, has("preview.png"), NO_GLB);
     if (wanted === "nothing" || wanted === this.shows || wanted === this.loading) return;
     this.loading = wanted;
     try {
@@ -42,7 +46,7 @@ export class StageView {
     } finally {
       if (job.id === this.job) this.loading = null;
     }
-    if (this.no3d) await this.showPicture(job, has("preview.png"));
+    if (this.no3d) await this.showPicture(job, has("preview.png"), NO_3D);
   }
 
   async showMesh(job, wanted) {
@@ -67,12 +71,13 @@ export class StageView {
     this.viewer ??= new Viewer(byId("view"));
   }
 
-  async showPicture(job, there) {
-    const why = "This browser shows no 3D (WebGL is missing or switched off)";
+  async showPicture(job, there, why) {
     if (there) this.say(`${why}, so here is a picture of the mesh. The files are complete.`);
     else if (!isFinal(job)) this.say(`${why}; a picture of the mesh comes here when it is done.`);
     if (!there || this.shows === "picture") return;
     this.setShows("picture");
+    show(byId("view"), false);
+    show(byId("view-tools"), false);
     const blob = await this.api.artifact(job.id, "preview.png");
     if (job.id !== this.job) return;
     this.picture = URL.createObjectURL(blob);

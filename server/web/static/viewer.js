@@ -6,7 +6,8 @@ import { GLTFLoader } from "./vendor/three/loaders/GLTFLoader.js";
 
 const FIELD_OF_VIEW = 32; // degrees, upwards
 const FROM = new three.Vector3(0.55, 0.38, 1); // where the first look comes from; glTF's front is +Z, its up is +Y
-const MARGIN = 1.12;
+const MARGIN = 1.22;
+const MOST_FITTED = 20_000; // vertices
 const TURN = Math.PI / 18; // one press of an arrow key
 const ZOOM = 1.15;
 const CLAY = 0xe2d8c8;
@@ -113,7 +114,7 @@ export class Viewer {
     const box = new three.Box3().setFromObject(this.mesh);
     const center = box.getCenter(new three.Vector3());
     const radius = box.getSize(new three.Vector3()).length() / 2 || 1;
-    const distance = MARGIN * fittingDistance(box, center, this.camera.aspect);
+    const distance = MARGIN * fittingDistance(this.mesh, center, this.camera.aspect);
     this.turned = false;
     this.controls.target.copy(center);
     this.controls.minDistance = radius * 0.2;
@@ -193,18 +194,21 @@ export class Viewer {
   }
 }
 
-// From how far away, looking along FROM, every corner of the box is in the picture.
-function fittingDistance(box, center, aspect) {
+// From how far away, looking along FROM, every vertex is in the picture. Of large meshes a part of them tells enough.
+function fittingDistance(mesh, center, aspect) {
   const back = FROM.clone().normalize();
   const right = new three.Vector3(0, 1, 0).cross(back).normalize();
   const up = back.clone().cross(right);
   const slope = Math.tan(three.MathUtils.degToRad(FIELD_OF_VIEW) / 2);
+  const point = new three.Vector3();
   let distance = 0;
-  for (let corner = 0; corner < 8; corner += 1) {
-    const [x, y, z] = ["x", "y", "z"].map((axis, bit) => box[(corner >> bit) & 1 ? "max" : "min"][axis]);
-    const point = new three.Vector3(x, y, z).sub(center);
-    const needed = Math.max(Math.abs(point.dot(right)) / (slope * aspect), Math.abs(point.dot(up)) / slope);
-    distance = Math.max(distance, needed + point.dot(back));
+  for (const { geometry } of mesh.children) {
+    const position = geometry.getAttribute("position");
+    for (let at = 0; at < position.count; at += Math.ceil(position.count / MOST_FITTED)) {
+      point.fromBufferAttribute(position, at).sub(center);
+      const needed = Math.max(Math.abs(point.dot(right)) / (slope * aspect), Math.abs(point.dot(up)) / slope);
+      distance = Math.max(distance, needed + point.dot(back));
+    }
   }
   return distance;
 }
