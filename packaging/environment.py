@@ -22,6 +22,7 @@ Installs what is missing into .venv of this clone (or the folder S2MESH_VENV), t
 verbs:
   setup     install only
   test      run the tests; what follows goes to pytest (paths are read from the repository's root)
+  test-blender [VERSION...]  run the tests of the extension in real Blenders (4.2, 4.5, 5.0), fetched first: 1 GB each
   generate, doctor and every other verb of s2mesh: `python3 packaging/run.py help` lists them
 
 options:
@@ -74,6 +75,8 @@ def main(arguments: list[str]) -> int:
     if verb == "test":
         os.chdir(ROOT)
         return hand_over([python, "-m", "pytest", *rest])
+    if verb == "test-blender":
+        return hand_over([python, str(ROOT / "packaging" / "test_blender.py"), *rest])
     script = python_of(folder).with_name("s2mesh.exe" if os.name == "nt" else "s2mesh")
     # Not `-m server.cli`, which would first look for a folder `server` where the user stands.
     return hand_over([*([] if os.name == "nt" else [python]), str(script), verb, *rest])
