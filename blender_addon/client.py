@@ -25,6 +25,7 @@ from .wire import Artifact, Capabilities, Job, JobRequest, Ready
 
 MAX_PICTURE_BYTES = 32 * 2**20 - 2**16  # the server's limit of a request, less room for the options
 _PIECE = 2**18
+_UPLOAD_S = 120.0  # for a picture
 
 
 def never() -> bool:
@@ -154,6 +155,7 @@ class Client:
             headers={"Idempotency-Key": request.idempotency_key},
             files={"image": (request.title or "picture", request.picture, "application/octet-stream")},
             data={"options": json.dumps(request.options)},
+            timeout_s=(_UPLOAD_S, _UPLOAD_S),  # the time to connect is that to send as well
         )
         return Job.from_json(answer)
 

@@ -114,13 +114,13 @@ class Connection:
             method, path, headers={**(headers or {}), "Authorization": f"Bearer {self.token}"}, **content
         )
 
-    def _exchange(self, method: str, path: str, **content: Any) -> Any:
+    def _exchange(self, method: str, path: str, *, timeout_s: tuple[float, float] | None = None, **content: Any) -> Any:
         """The answer if it is a success. A connection that an ended server left behind is tried once more."""
         faults, where = self.requests.exceptions, self.url + path
         for last_try in (False, True):
             try:
                 response = self._session.request(
-                    method, where, timeout=self._timeout, allow_redirects=False, stream=True, **content
+                    method, where, timeout=timeout_s or self._timeout, allow_redirects=False, stream=True, **content
                 )
             except faults.Timeout:
                 raise Offline(

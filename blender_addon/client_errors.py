@@ -2,6 +2,7 @@
 """What can go wrong between Blender and the server. Each error says what is wrong and what to do, in plain sentences.
 
 Offline             nothing answers, or no longer
+BadAddress          what was entered is no address of a server
 WrongService        something answers that is no S2 Mesh server
 WrongVersion        a server whose routes are of another version
 WrongToken          the server does not take our token
@@ -50,6 +51,10 @@ class Offline(S2MeshError):
     def __init__(self, message: str, remedy: str = "", *, timed_out: bool = False) -> None:
         super().__init__(message, remedy)
         self.timed_out = timed_out
+
+
+class BadAddress(S2MeshError):
+    """What was entered as address is none."""
 
 
 class WrongService(S2MeshError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .client_errors import S2MeshError
+from .client_errors import BadAddress
 
 DEFAULT_PORT = 8493
 _MAX_FILE = 65536
@@ -65,7 +65,7 @@ def find_local(data_dir: Path | None = None) -> LocalServer | None:
         if not is_loopback(clean_url(url)):  # one that listens on the network as well still answers here
             url = f"http://127.0.0.1:{urlsplit(url).port or DEFAULT_PORT}"
         url = clean_url(url)
-    except (S2MeshError, ValueError):
+    except (BadAddress, ValueError):
         return None
     return LocalServer(url=url, pid=pid, version=version, token=token) if process_lives(pid) else None
 
@@ -91,11 +91,11 @@ def clean_url(text: str) -> str:
     Only http and https, a host, a port and a path: no user, query or fragment.
 
     Raises:
-        S2MeshError: if it is no such address.
+        BadAddress: if it is no such address.
     """
     text = text.strip()
     bare = "://" not in text
-    wrong = S2MeshError(
+    wrong = BadAddress(
         f"{text[:200]!r} is no address of a server", f"Enter one such as http://127.0.0.1:{DEFAULT_PORT}."
     )
     try:

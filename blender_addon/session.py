@@ -7,6 +7,7 @@ Blender's data is named here, never held: undo and another file make references 
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from .wire import Job
 class JobRecord:
     """One job from the click to the object in the scene."""
 
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this record, for as long as it lives here
     id: str = ""  # the server's; empty until the server has taken it
     ticket: int = 0  # of the poller's submission; 0 for a job that somebody else sent
     job: Job | None = None  # as the server told it last
@@ -35,7 +37,7 @@ class JobRecord:
     object_name: str = ""  # that the result became
     mesh_path: Path | None = None
     thumbnail_path: Path | None = None
-    text: str = ""  # what the panel says
+    state_text: str = ""  # what the panel says
     error: S2MeshError | None = None
     wanted: bool = False  # whether its result is to be put into the scene when it comes
     imported: bool = False
@@ -82,8 +84,9 @@ class Session:
         self._records.insert(0, record)
         return record
 
-    def find(self, job_id: str) -> JobRecord | None:
-        return next((record for record in self._records if record.id and record.id == job_id), None)
+    def find(self, name: str) -> JobRecord | None:
+        """By the job's id or the record's own key."""
+        return next((record for record in self._records if name and name in (record.id, record.key)), None)
 
     def by_ticket(self, ticket: int) -> JobRecord | None:
         return next((record for record in self._records if ticket and record.ticket == ticket), None)
