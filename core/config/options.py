@@ -22,6 +22,7 @@ _KINDS: dict[OptionType, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (tuple, list),
 }
+_SHOWN = 100  # letters of a wrong value that a message repeats
 _WORDS: dict[OptionType, str] = {
     "string": "text",
     "integer": "a whole number",
@@ -52,7 +53,7 @@ class OptionInfo:
         if fits and self.type == "array":
             fits = all(isinstance(item, str) for item in value)
         unset = " or unset" if self.nullable else ""
-        return None if fits else f"{self.name} is {value!r}; it must be {_WORDS[self.type]}{unset}."
+        return None if fits else f"{self.name} is {_shown(value)}; it must be {_WORDS[self.type]}{unset}."
 
     def out_of_range(self, value: Any) -> str | None:
         """A sentence where ``value``, of the right kind, is beyond the limits or no choice, else None."""
@@ -61,19 +62,19 @@ class OptionInfo:
         if self.type == "array":
             return self._unfit_items(value)
         if self.choices is not None and value not in self.choices:
-            return f"{self.name} is {value!r}; it must be one of {', '.join(self.choices)}."
+            return f"{self.name} is {_shown(value)}; it must be one of {', '.join(self.choices)}."
         low, high = self.minimum, self.maximum
         if (low is not None and not value >= low) or (high is not None and not value <= high):  # NaN fails too
-            return f"{self.name} is {value}; it must be between {low} and {high}."
+            return f"{self.name} is {_shown(value)}; it must be between {low} and {high}."
         return None
 
     def _unfit_items(self, items: tuple[str, ...] | list[str]) -> str | None:
         known = "" if self.choices is None else f" of {', '.join(self.choices)}"
         for item in items:
             if self.choices is not None and item not in self.choices:
-                return f"{self.name} holds {item!r}; each must be one{known}."
+                return f"{self.name} holds {_shown(item)}; each must be one{known}."
         if len(set(items)) < len(items):
-            return f"{self.name} names one twice: {', '.join(items)}. Name each once."
+            return f"{self.name} names one twice: {_shown(list(items))}. Name each once."
         low, high = self.minimum or 0, self.maximum
         if len(items) < low or (high is not None and len(items) > high):
             return f"{self.name} has {len(items)} values; it must have {low} to {high}{known}."
@@ -110,6 +111,12 @@ def check_options(options: Any) -> None:
         value = getattr(options, row.name)
         if fault := row.wrong_type(value) or row.out_of_range(value):
             raise ConfigError(fault)
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: a client may send megabytes."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _read_hint(hint: Any) -> tuple[OptionType, tuple[str, ...] | None, bool]:
