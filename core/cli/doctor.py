@@ -105,17 +105,19 @@ def _memory(device: Any) -> dict[str, Any]:
     """Name and, where the system tells them, total and free memory in GB (1e9 bytes)."""
     import torch
 
+    from core.pipeline.devices import device_title
+
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return {"name": torch.cuda.get_device_name(device), "total_gb": total / 1e9, "free_gb": free / 1e9}
+        return {"name": device_title(device), "total_gb": total / 1e9, "free_gb": free / 1e9}
     if device.type == "mps":  # shares the machine's memory; the system recommends a limit
         total = torch.mps.recommended_max_memory()
         return {
-            "name": "Apple GPU",
+            "name": device_title(device),
             "total_gb": total / 1e9,
             "free_gb": (total - torch.mps.driver_allocated_memory()) / 1e9,
         }
-    name = platform.processor() or platform.machine()
+    name = device_title(device)
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         total, free = (int(fields[key].split()[0]) * 1024 / 1e9 for key in ("MemTotal", "MemAvailable"))

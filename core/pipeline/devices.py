@@ -1,6 +1,8 @@
 """From the names a user gives to a torch device and dtype, with an error that says what this machine has."""
 
 import difflib
+import platform
+from pathlib import Path
 
 import torch
 
@@ -24,6 +26,19 @@ def available_devices() -> list[torch.device]:
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
     return [*devices, torch.device("cpu")]
+
+
+def device_title(device: torch.device) -> str:
+    """What the device is called by its maker, or what comes nearest to that."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    try:  # Linux; platform.processor() knows only the architecture there
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def resolve_device(name: str = "auto") -> torch.device:

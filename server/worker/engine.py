@@ -40,7 +40,7 @@ from core.geometry.export import mesh_bytes, write_atomically
 from core.geometry.mesh import Mesh
 from core.geometry.preview import TURN_FRAMES, mesh_png, turntable_webp
 from core.imaging.load import RGBAImage
-from core.pipeline.devices import resolve_device, resolve_dtype
+from core.pipeline.devices import device_title, resolve_device, resolve_dtype
 from core.pipeline.hand_over import Structure
 from core.pipeline.image_to_shape import GenerationResult, generate
 from core.pipeline.progress import CancelToken, Progress, StageReporter, Step
@@ -96,11 +96,8 @@ class Engine:
         self._lock = threading.Lock()
 
     def ready(self) -> protocol.Ready:
-        title = platform.processor() or platform.machine()
-        if self._device.type == "cuda":
-            title = torch.cuda.get_device_name(self._device)
         dtype = str(self._dtype).removeprefix("torch.")
-        return protocol.Ready(device=str(self._device), device_title=title, dtype=dtype, memory=self.memory())
+        return protocol.Ready(device=str(self._device), device_title=device_title(self._device), dtype=dtype, memory=self.memory())
 
     def warm_up(self) -> None:
         """Loads the libraries that the models import when first used, seconds in all: no job shall wait for them."""

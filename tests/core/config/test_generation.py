@@ -82,3 +82,8 @@ def test_options_go_through_json():
         OutputOptions(formats=("stl", "glb")),
     ):
         assert from_dict(type(options), json.loads(json.dumps(to_dict(options)))) == options
+
+
+def test_a_message_repeats_only_the_start_of_a_long_value():
+    faults = [row.wrong_type("x" * 10**6) for row in option_table(GenerationOptions) if row.type == "integer"]
+    assert faults and all(len(fault) < 200 and "xxx..." in fault for fault in faults)

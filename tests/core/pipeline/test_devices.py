@@ -1,10 +1,13 @@
 """Names of devices and dtypes: what exists is found, what does not is answered with what does."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
 from core.errors import ConfigError
-from core.pipeline.devices import available_devices, resolve_device, resolve_dtype
+from core.pipeline.devices import available_devices, device_title, resolve_device, resolve_dtype
 
 
 @pytest.fixture
@@ -65,3 +68,10 @@ def test_dtypes_follow_the_hardware(two_gpus):
         resolve_dtype(old, "bfloat16")
     with pytest.raises(ConfigError, match="there is no dtype 'float8'"):
         resolve_dtype(new, "float8")
+
+
+def test_every_device_has_a_title_and_the_cpu_its_maker_s():
+    titles = [device_title(device) for device in available_devices()]
+    assert all(titles)
+    if Path("/proc/cpuinfo").exists() and platform.machine() == "x86_64":
+        assert titles[-1] != "x86_64"
