@@ -46,7 +46,7 @@ class Connection:
             )
         self.token = token
         self.server_version = ""
-        self.requests = _import_requests()
+        self.requests = import_requests()
         self._timeout = timeout_s
         self._known = False  # whether it has said that it is one of ours
         self._session = self.requests.Session()
@@ -171,7 +171,7 @@ class Connection:
         )
 
 
-def _import_requests() -> Any:
+def import_requests() -> Any:
     try:
         import requests
     except ImportError:

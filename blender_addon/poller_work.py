@@ -286,7 +286,7 @@ class Work:
                 self._fetches.append(Fetch(id=job.id, name=MESH, job=job))  # which says that there is none
             del self._followed[job.id]
         for name in sorted(followed.bring, key=lambda name: name != MESH):
-            if job.artifact(name) is not None:
+            if job.artifact(name) is not None and (name != MESH or job.finished):  # else it may fail yet
                 followed.bring.discard(name)
                 self._fetches.append(Fetch(id=job.id, name=name, job=job))
 
