@@ -97,7 +97,9 @@ class Engine:
 
     def ready(self) -> protocol.Ready:
         dtype = str(self._dtype).removeprefix("torch.")
-        return protocol.Ready(device=str(self._device), device_title=device_title(self._device), dtype=dtype, memory=self.memory())
+        return protocol.Ready(
+            device=str(self._device), device_title=device_title(self._device), dtype=dtype, memory=self.memory()
+        )
 
     def warm_up(self) -> None:
         """Loads the libraries that the models import when first used, seconds in all: no job shall wait for them."""
