@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -157,7 +157,7 @@ class Installation:
 
     def run(
         self,
-        python: FoundPython | Sequence[str],
+        python: FoundPython | str | None,
         on_line: Callable[[str], object],
         should_stop: Callable[[], bool],
         *,
@@ -167,7 +167,7 @@ class Installation:
         """Makes the environment, or goes on where it was interrupted. Returns when it is ready.
 
         Args:
-            python: what `find_python` found.
+            python: that makes it; None, or empty, looks for one.
             on_line: told each line of output.
             build: None leaves the choice to `packaging/run.py`.
 
@@ -178,9 +178,11 @@ class Installation:
             raise InstallFailed(
                 f"{self.folder} has no S2 Mesh", "Choose the folder of a checkout, or a release archive to unpack."
             )
-        starter = python.command if isinstance(python, FoundPython) else tuple(python)
+        if not isinstance(python, FoundPython):
+            python = find_python(python or "")
+            on_line(f"Using {' '.join(python.command)}")
         options = [] if build is None else [f"--{build}"]
-        command = [*starter, str(self.folder / RUN), *options, "-v", verb]
+        command = [*python.command, str(self.folder / RUN), *options, "-v", verb]
         status, lines = _run_lines(command, self.folder, on_line, should_stop)
         if status != 0:
             said = [line for line in lines if line.startswith("s2mesh: error: ")] or lines[-1:]
