@@ -1,4 +1,4 @@
-"""Which part may import which, and what stays free of torch."""
+"""Which part may import which, what stays free of torch, and what of Blender."""
 
 import subprocess
 import sys
@@ -9,6 +9,29 @@ import pytest
 from importlinter.api import read_configuration
 
 ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_BLENDER = {  # modules of blender_addon
+    "client",
+    "client_connection",
+    "client_errors",
+    "discovery",
+    "disk",
+    "glb",
+    "glb_file",
+    "glb_scene",
+    "install_archive",
+    "install_python",
+    "install_server",
+    "placement",
+    "poller",
+    "poller_events",
+    "poller_files",
+    "poller_link",
+    "poller_work",
+    "server_process",
+    "session",
+    "wire",
+    "wire_values",
+}
 
 
 def run_python(code: str) -> str:
@@ -26,8 +49,12 @@ def test_the_import_contracts_are_kept():
 
 def test_the_contracts_see_every_module():
     """A folder that the linter overlooks would keep any contract."""
-    seen = grimp.build_graph("core", "server", cache_dir=None).modules
-    files = [path.relative_to(ROOT) for part in ("core", "server") for path in (ROOT / part).rglob("*.py")]
+    parts = ("core", "server", "blender_addon")
+    seen = grimp.build_graph(*parts, cache_dir=None).modules
+    files = [path.relative_to(ROOT) for part in parts for path in (ROOT / part).rglob("*.py")]
+    files = [
+        file for file in files if (ROOT / file.parent / "__init__.py").exists()
+    ]  # else Blender's presets, examples
     modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
     assert modules <= seen
 
@@ -70,6 +97,20 @@ def test_the_light_contract_names_every_part_of_the_server():
     parts = {path.stem for path in (ROOT / "server").glob("*.py")} - {"__init__"}
     parts |= {path.parent.name for path in (ROOT / "server").glob("*/__init__.py")} - {"worker"}
     assert {f"server.{part}" for part in parts} | {"server.worker.protocol"} == set(light["source_modules"])
+
+
+def test_the_contract_names_all_that_works_without_blender():
+    """The list here is what it must be; import-linter holds it."""
+    contracts = {contract["name"]: contract for contract in read_configuration()["contracts_options"]}
+    held = next(contract for name, contract in contracts.items() if name.endswith("works without Blender"))
+    assert set(held["source_modules"]) == {f"blender_addon.{module}" for module in WITHOUT_BLENDER}
+
+
+def test_the_extension_without_blender_loads_neither_blender_nor_requests():
+    """`requests` is missing in some builds of Blender; without it the panel must still open and say so."""
+    imports = ", ".join(f"blender_addon.{module}" for module in sorted(WITHOUT_BLENDER))
+    heavy = run_python(f"import sys, {imports}; print(*{{'bpy', 'requests', 'torch', 'core'}} & set(sys.modules))")
+    assert heavy == ""
 
 
 def test_every_module_imports_silently():
