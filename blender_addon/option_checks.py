@@ -39,8 +39,7 @@ def chosen_preset(options: Mapping[str, Any], capabilities: "Capabilities | None
     """The preset that these options mean on this server; None if it is not known."""
     if capabilities is None:
         return None
-    name = options.get("preset") or capabilities.default_preset
-    return next((preset for preset in capabilities.presets if preset.name == name), None)
+    return capabilities.preset(options.get("preset") or capabilities.default_preset)
 
 
 def warnings(options: Mapping[str, Any], capabilities: "Capabilities | None") -> list[str]:
@@ -48,11 +47,11 @@ def warnings(options: Mapping[str, Any], capabilities: "Capabilities | None") ->
     if capabilities is None:
         return []
     found = []
-    known = {option.name: option for option in capabilities.options}
     for name, value in options.items():
-        if name not in known:
+        option = capabilities.option(name)
+        if option is None:
             found.append(t("This server has no option {name}.").format(name=option_words(name)))
-        elif name not in ("preset", "resolution") and (fault := _beyond(known[name], value)):
+        elif name not in ("preset", "resolution") and (fault := _beyond(option, value)):
             found.append(fault)
     preset = chosen_preset(options, capabilities)
     if preset is None:
@@ -70,12 +69,12 @@ def warnings(options: Mapping[str, Any], capabilities: "Capabilities | None") ->
 
 def resolutions(preset: "Preset") -> list[int]:
     """Voxels a side of each detail stage, in order."""
-    return [entry["resolution"] if isinstance(entry, Mapping) else int(entry) for entry in preset.resolutions]
+    return [stage.resolution for stage in preset.resolutions]
 
 
 def limits_text(name: str, capabilities: "Capabilities | None") -> str:
     """The server's limits of a number in words; empty if it has none."""
-    option = next((option for option in capabilities.options if option.name == name), None) if capabilities else None
+    option = capabilities.option(name) if capabilities else None
     if option is None or option.minimum is None:
         return ""
     return t("{low} to {high} on this server").format(low=_plain(option.minimum), high=_plain(option.maximum))

@@ -46,6 +46,12 @@ class S2MeshPreferences(AddonPreferences):
         subtype="FILE_PATH",
         update=_connection_changed,
     )
+    archive: StringProperty(
+        name="Server Archive",
+        description="Zip of an S2 Mesh release, a file or an address, that Install Server unpacks where the server "
+        "folder has none",
+        subtype="FILE_PATH",
+    )
     data_folder: StringProperty(
         name="Data Folder",
         description="Where the server keeps jobs and its token. Empty: the server's usual folder",
@@ -118,6 +124,7 @@ class S2MeshPreferences(AddonPreferences):
         column.prop(self, "token", placeholder="Found by itself")
         column.prop(self, "server_folder")
         column.prop(self, "server_python")
+        column.prop(self, "archive")
         column.prop(self, "data_folder")
         column.prop(self, "auto_start")
         column.prop(self, "idle_unload")
@@ -127,8 +134,16 @@ class S2MeshPreferences(AddonPreferences):
 
 
 def preferences(context: Context | None = None) -> S2MeshPreferences:
-    """The extension's preferences."""
-    return (context or bpy.context).preferences.addons[__package__].preferences
+    """The extension's preferences; their defaults where it was enabled for this session only."""
+    addon = (context or bpy.context).preferences.addons.get(__package__)
+    return addon.preferences if addon is not None else _Defaults()
+
+
+class _Defaults:
+    """Reads as the preferences before anything was set."""
+
+    def __getattr__(self, name: str) -> object:
+        return S2MeshPreferences.bl_rna.properties[name].default
 
 
 CLASSES = (S2MeshPreferences,)

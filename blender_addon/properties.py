@@ -25,6 +25,122 @@ BACKGROUNDS = (
 )
 
 
+# What an operator of the same name has as well.
+SEED = dict(
+    name="Seed",
+    description="Where the random numbers start: another seed gives another shape, the same gives the same",
+    min=0,
+)
+RESOLUTION = dict(
+    name="Resolution",
+    description="Stop after the detail stage of so many voxels a side: faster and coarser. 0: the model's last",
+    min=0,
+    max=4096,
+)
+PRESET = dict(
+    name="Model",
+    description="Set of models that makes the shape. Empty: the server's own choice",
+)
+FACES = dict(
+    name="Faces",
+    description="Simplify the mesh to at most so many triangles",
+    min=4,
+    max=50_000_000,
+    soft_max=2_000_000,
+    default=50_000,
+    step=1000,
+)
+REMOVE_INTERIOR = dict(
+    name="Remove Interior",
+    description="Remove what lies unseen inside the shape",
+    default=True,
+)
+REMOVE_FLOATERS = dict(
+    name="Remove Loose Pieces",
+    description="Remove small loose pieces",
+    default=True,
+)
+BACKGROUND = dict(
+    name="Background",
+    description="How the object is told from its background",
+    items=BACKGROUNDS,
+    default="auto",
+)
+DENSE_STEPS = dict(
+    name="Coarse Steps",
+    description="Sampling steps of the coarse shape; more take longer",
+    min=1,
+    max=1000,
+    soft_max=100,
+    default=25,
+)
+SPARSE_STEPS = dict(
+    name="Detail Steps",
+    description="Sampling steps of each detail stage; more take longer",
+    min=1,
+    max=1000,
+    soft_max=100,
+    default=15,
+)
+DENSE_GUIDANCE = dict(
+    name="Coarse Guidance",
+    description="How closely the coarse shape follows the picture; 0 and 1 are without guidance",
+    min=0.0,
+    max=50.0,
+    soft_max=15.0,
+    default=5.0,
+    precision=2,
+)
+SPARSE_GUIDANCE = dict(
+    name="Detail Guidance",
+    description="How closely the details follow the picture; 0 and 1 are without guidance",
+    min=0.0,
+    max=50.0,
+    soft_max=15.0,
+    default=5.0,
+    precision=2,
+)
+ISO_LEVEL = dict(
+    name="Thickness",
+    description="Where the surface is cut, from inside (-1) to outside (1); more is thicker",
+    min=-0.99,
+    max=0.99,
+    default=0.0,
+    precision=2,
+)
+MAX_TOKENS = dict(
+    name="Largest Shape",
+    description="Refuse a shape with more occupied cells than this, to save memory",
+    min=1,
+    max=10_000_000,
+    default=65_536,
+)
+SIZE = dict(
+    name="Size",
+    description="Length of the result's longest side",
+    min=0.0001,
+    soft_min=0.01,
+    soft_max=100.0,
+    default=1.0,
+    unit="LENGTH",
+    precision=3,
+)
+ORIGIN = dict(name="Origin", description="Where the result's origin is", items=ORIGINS, default="BASE")
+PLACE_AT = dict(name="Place At", description="Where the result is put", items=PLACES, default="CURSOR")
+REPLACE = dict(
+    name="Replace Selected",
+    description="Give the active mesh object the new shape; its transform, materials and modifiers stay",
+)
+SMOOTH = dict(name="Shade Smooth", description="Shade the result smooth", default=True)
+COUNT = dict(
+    name="Results",
+    description="How many results to make, each with another seed; they are set in a row",
+    min=1,
+    max=MAX_COUNT,
+    default=1,
+)
+
+
 def _is_usable_picture(_settings: PropertyGroup, image: bpy.types.Image) -> bool:
     return image.source != "VIEWER" and image.type not in ("RENDER_RESULT", "COMPOSITING")
 
@@ -40,138 +156,44 @@ class S2MeshSettings(PropertyGroup):
         poll=_is_usable_picture,
     )
 
-    preset: StringProperty(
-        name="Model",
-        description="Set of models that makes the shape. Empty: the server's own choice",
-    )
-    resolution: IntProperty(
-        name="Resolution",
-        description="Stop after the detail stage of so many voxels a side: faster and coarser. 0: the model's last",
-        min=0,
-        max=4096,
-    )
+    preset: StringProperty(**PRESET)
+    resolution: IntProperty(**RESOLUTION)
     use_random_seed: BoolProperty(
         name="New Seed Each Time",
         description="Draw a new seed for every result, so that each click gives another shape",
         default=True,
     )
-    seed: IntProperty(
-        name="Seed",
-        description="Where the random numbers start: another seed gives another shape, the same gives the same",
-        min=0,
-    )
-    count: IntProperty(
-        name="Results",
-        description="How many results to make, each with another seed; they are set in a row",
-        min=1,
-        max=MAX_COUNT,
-        default=1,
-    )
+    seed: IntProperty(**SEED)
+    count: IntProperty(**COUNT)
 
     use_faces: BoolProperty(name="Limit Faces", description="Simplify the mesh to a number of triangles")
-    faces: IntProperty(
-        name="Faces",
-        description="Simplify the mesh to at most so many triangles",
-        min=4,
-        max=50_000_000,
-        soft_max=2_000_000,
-        default=50_000,
-        step=1000,
-    )
-    remove_interior: BoolProperty(
-        name="Remove Interior",
-        description="Remove what lies unseen inside the shape",
-        default=True,
-    )
-    remove_floaters: BoolProperty(
-        name="Remove Loose Pieces",
-        description="Remove small loose pieces",
-        default=True,
-    )
-    background: EnumProperty(
-        name="Background",
-        description="How the object is told from its background",
-        items=BACKGROUNDS,
-        default="auto",
-    )
+    faces: IntProperty(**FACES)
+    remove_interior: BoolProperty(**REMOVE_INTERIOR)
+    remove_floaters: BoolProperty(**REMOVE_FLOATERS)
+    background: EnumProperty(**BACKGROUND)
 
     use_dense_steps: BoolProperty(name="Set Coarse Steps", description="Use this number instead of the model's own")
-    dense_steps: IntProperty(
-        name="Coarse Steps",
-        description="Sampling steps of the coarse shape; more take longer",
-        min=1,
-        max=1000,
-        soft_max=100,
-        default=25,
-    )
+    dense_steps: IntProperty(**DENSE_STEPS)
     use_sparse_steps: BoolProperty(name="Set Detail Steps", description="Use this number instead of the model's own")
-    sparse_steps: IntProperty(
-        name="Detail Steps",
-        description="Sampling steps of each detail stage; more take longer",
-        min=1,
-        max=1000,
-        soft_max=100,
-        default=15,
-    )
+    sparse_steps: IntProperty(**SPARSE_STEPS)
     use_dense_guidance: BoolProperty(
         name="Set Coarse Guidance", description="Use this number instead of the model's own"
     )
-    dense_guidance: FloatProperty(
-        name="Coarse Guidance",
-        description="How closely the coarse shape follows the picture; 0 and 1 are without guidance",
-        min=0.0,
-        max=50.0,
-        soft_max=15.0,
-        default=5.0,
-        precision=2,
-    )
+    dense_guidance: FloatProperty(**DENSE_GUIDANCE)
     use_sparse_guidance: BoolProperty(
         name="Set Detail Guidance", description="Use this number instead of the model's own"
     )
-    sparse_guidance: FloatProperty(
-        name="Detail Guidance",
-        description="How closely the details follow the picture; 0 and 1 are without guidance",
-        min=0.0,
-        max=50.0,
-        soft_max=15.0,
-        default=5.0,
-        precision=2,
-    )
+    sparse_guidance: FloatProperty(**SPARSE_GUIDANCE)
     use_iso_level: BoolProperty(name="Set Thickness", description="Use this number instead of the model's own")
-    iso_level: FloatProperty(
-        name="Thickness",
-        description="Where the surface is cut, from inside (-1) to outside (1); more is thicker",
-        min=-0.99,
-        max=0.99,
-        default=0.0,
-        precision=2,
-    )
+    iso_level: FloatProperty(**ISO_LEVEL)
     use_max_tokens: BoolProperty(name="Set Largest Shape", description="Use this number instead of the model's own")
-    max_tokens: IntProperty(
-        name="Largest Shape",
-        description="Refuse a shape with more occupied cells than this, to save memory",
-        min=1,
-        max=10_000_000,
-        default=65_536,
-    )
+    max_tokens: IntProperty(**MAX_TOKENS)
 
-    size: FloatProperty(
-        name="Size",
-        description="Length of the result's longest side",
-        min=0.0001,
-        soft_min=0.01,
-        soft_max=100.0,
-        default=1.0,
-        unit="LENGTH",
-        precision=3,
-    )
-    origin: EnumProperty(name="Origin", description="Where the result's origin is", items=ORIGINS, default="BASE")
-    place_at: EnumProperty(name="Place At", description="Where the result is put", items=PLACES, default="CURSOR")
-    replace: BoolProperty(
-        name="Replace Selected",
-        description="Give the active mesh object the new shape; its transform, materials and modifiers stay",
-    )
-    smooth: BoolProperty(name="Shade Smooth", description="Shade the result smooth", default=True)
+    size: FloatProperty(**SIZE)
+    origin: EnumProperty(**ORIGIN)
+    place_at: EnumProperty(**PLACE_AT)
+    replace: BoolProperty(**REPLACE)
+    smooth: BoolProperty(**SMOOTH)
 
 
 class S2MeshState(PropertyGroup):
