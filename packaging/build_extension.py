@@ -29,18 +29,18 @@ TIME = (1980, 1, 1, 0, 0, 0)
 def shipped_files(source: Path) -> list[Path]:
     """The files of the extension, relative, in order. What matches no pattern is left out."""
     found = {path.relative_to(source) for pattern in SHIPPED for path in source.glob(pattern) if path.is_file()}
-    return sorted((path for path in found if not is_cache(path)), key=lambda path: path.as_posix())
+    return sorted((path for path in found if not is_left_out(path)), key=lambda path: path.as_posix())
 
 
 def stray_files(source: Path) -> list[Path]:
     """What lies in the folder and would not be shipped, caches aside."""
     shipped = set(shipped_files(source))
     files = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
-    return sorted(path for path in files if path not in shipped and not is_cache(path))
+    return sorted(path for path in files if path not in shipped and "__pycache__" not in path.parts)
 
 
-def is_cache(path: Path) -> bool:
-    return "__pycache__" in path.parts
+def is_left_out(path: Path) -> bool:
+    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
 
 # Blender's program ----------------------------------------------------------------------------------------

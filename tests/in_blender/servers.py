@@ -50,7 +50,7 @@ class Server:
     # --- the process ---
 
     def start(self) -> Server:
-        """Starts it and waits for its address; in a session of its own, so that a check's end does not take it along."""
+        """Starts it and waits for its address; in a session of its own, so that no check's end takes it along."""
         Path(self.data_dir).mkdir(parents=True, exist_ok=True)
         self._info.unlink(missing_ok=True)  # of one that was killed
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BLENDER"))}
