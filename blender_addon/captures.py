@@ -49,14 +49,14 @@ def _image_editors() -> list[bpy.types.SpaceImageEditor]:
     return [area.spaces.active for window in windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
 
 
-def picture_from_render(scene: bpy.types.Scene, *, render_now: bool = False) -> Picture:
-    """The last render, with the scene's view transform and, if it has one, its transparency.
+def picture_from_render(scene: bpy.types.Scene, *, render_now: bool = True) -> Picture:
+    """A render of the scene's camera, with its view transform and, if the film is transparent, its transparency.
 
     Args:
-        render_now: render the scene's camera first. Blender stands still meanwhile: for scripts.
+        render_now: Blender stands still meanwhile. False: take the last render.
 
     Raises:
-        PictureError: where nothing was rendered yet.
+        PictureError: without a camera, where rendering fails, or nothing was rendered yet.
     """
     if render_now:
         if scene.camera is None:

@@ -11,13 +11,11 @@ found again is found by name or number at this moment (``find_again.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import bpy
 
+from . import materials
 from .find_again import collection_of, scene_of, target_of
 from .glb import MeshData
-from .materials import clay
 from .mesh_build import build_mesh, placed
 from .mesh_edges import MeshEdges
 from .provenance import PROPERTY, write_provenance
@@ -28,7 +26,6 @@ from .undo_step import push_undo_step
 from .waiting import MustWait, reason_to_wait
 
 __all__ = [
-    "ImportOptions",
     "MustWait",
     "has_stand_in",
     "place_result",
@@ -39,82 +36,70 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """What was set at the click, besides the place."""
-
-    smooth: bool = True
-    clay: bool = True  # give an object without a material the shared clay
-    mark_as_asset: bool = False
-
-
 def place_result(
-    record: JobRecord, data: MeshData, options: ImportOptions | None = None, *, edges: MeshEdges | None = None
+    record: JobRecord,
+    data: MeshData,
+    *,
+    smooth: bool = True,
+    clay: bool = True,
+    mark_as_asset: bool = False,
+    edges: MeshEdges | None = None,
 ) -> bpy.types.Object:
     """The result as a new object, or as the new mesh of the object that is to be replaced; one undo step.
 
-    ``record.object_name`` is set, its stand-in is gone, and ``record.text`` says what differs from what was asked
+    ``record.object_name`` is set, its stand-in is gone, and ``record.state_text`` says what differs from what was asked
     (empty if nothing does).
 
     Args:
+        clay: give an object without a material the shared clay.
         edges: of the triangles, where the worker thread has found them; importing is several times as fast with them.
 
     Raises:
-        MustWait: not now; nothing was changed. ``record.text`` says why.
+        MustWait: not now; nothing was changed. ``record.state_text`` says why.
         Damaged: for a mesh without any extent.
     """
-    options = options or ImportOptions()
     if reason := reason_to_wait(record):
-        record.text = reason
+        record.state_text = reason
         raise MustWait(reason)
-    target, obstacle = None, ""
+    target, obstacle, place = None, "", record.placement
     if record.purpose == "replace":
         target = target_of(record)
         obstacle = why_not(target)
-    if target is not None and not obstacle:
-        result, notes = _replaced(target, record, data, options, edges)
+    replaces = target is not None and not obstacle
+    fitting = fitted_to(target, data, place) if replaces else placed(data, place.size, place.origin)
+    mesh = build_mesh(_title(record), fitting, smooth=smooth, edges=edges)
+    mesh[PROPERTY] = record.id or "import"
+    if replaces:
+        result, notes = target, _swapped(target, mesh)
     else:
-        result, notes = _new(record, data, options, edges)
+        result, notes = _new(record, mesh)
         if obstacle:
             notes.insert(0, f"{obstacle}, so the result is a new object.")
     remove_stand_in(record)
     write_provenance(result, record, data)
-    if options.clay and not any(slot.material for slot in result.material_slots):
+    if clay and not any(slot.material for slot in result.material_slots):
         result.data.materials.clear()
-        result.data.materials.append(clay())
-    if options.mark_as_asset:
+        result.data.materials.append(materials.clay())
+    if mark_as_asset:
         _mark_as_asset(result, record)
     record.object_name = result.name
-    record.text = " ".join(notes)
+    record.state_text = " ".join(notes)
     push_undo_step(_title(record))
     return result
 
 
-def _new(
-    record: JobRecord, data: MeshData, options: ImportOptions, edges: MeshEdges | None
-) -> tuple[bpy.types.Object, list[str]]:
-    place = record.placement
-    mesh = _built(record, placed(data, place.size, place.origin), options, edges)
+def _new(record: JobRecord, mesh: bpy.types.Mesh) -> tuple[bpy.types.Object, list[str]]:
     result = bpy.data.objects.new(_title(record), mesh)
-    result.location = place.location
-    result.rotation_euler = (0.0, 0.0, place.rotation_z)
+    result.location = record.placement.location
+    result.rotation_euler = (0.0, 0.0, record.placement.rotation_z)
     collection, note = collection_of(record, scene_of(record))
     collection.objects.link(result)
     return result, [note] if note else []
 
 
-def _replaced(
-    target: bpy.types.Object, record: JobRecord, data: MeshData, options: ImportOptions, edges: MeshEdges | None
-) -> tuple[bpy.types.Object, list[str]]:
-    mesh = _built(record, fitted_to(target, data, record.placement), options, edges)
+def _swapped(target: bpy.types.Object, mesh: bpy.types.Mesh) -> list[str]:
     lost = swap_mesh(target, mesh)
-    return target, [f"Not kept from the old mesh: {', '.join(lost)}."] if lost else []
-
-
-def _built(record: JobRecord, data: MeshData, options: ImportOptions, edges: MeshEdges | None) -> bpy.types.Mesh:
-    mesh = build_mesh(_title(record), data, smooth=options.smooth, edges=edges)
-    mesh[PROPERTY] = record.id or "import"
-    return mesh
+    return [f"Not kept from the old mesh: {', '.join(lost)}."] if lost else []
 
 
 def _mark_as_asset(result: bpy.types.Object, record: JobRecord) -> None:

@@ -16,6 +16,17 @@ _MODES = {
     "TEXTURE_PAINT": "Texture Paint",
     "PARTICLE_EDIT": "Particle Edit",
 }
+# Of Blender's own operators that run on until the mouse is released; those of other add-ons may run for hours.
+_HANDS_ON = (
+    "TRANSFORM_OT_",
+    "SCULPT_OT_",
+    "PAINT_OT_",
+    "MESH_OT_",
+    "OBJECT_OT_",
+    "CURVE_OT_",
+    "ARMATURE_OT_",
+    "UV_OT_",
+)
 # Jobs of Blender's that read the file's data in a thread of their own.
 _JOBS = {"RENDER": "the render", "OBJECT_BAKE": "the bake"}
 
@@ -44,8 +55,5 @@ def reason_to_wait(record: JobRecord) -> str:
 
 def _is_in_the_middle() -> bool:
     """Whether a move, a stroke or the like is under way: an undo step now would cut it in two."""
-    for window in bpy.context.window_manager.windows:
-        for operator in window.modal_operators:
-            if {"UNDO", "UNDO_GROUPED"} & set(operator.bl_options) or "BLOCKING" in operator.bl_options:
-                return True
-    return False
+    windows = bpy.context.window_manager.windows
+    return any(operator.bl_idname.startswith(_HANDS_ON) for window in windows for operator in window.modal_operators)
