@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 HERE = Path(__file__).resolve().parent
+FOLLOW_S = 10.0  # for what Blender started, to see that Blender is gone
 END_S = 30.0  # for the end of the process once the last test is done: 4.5 waits for ever where something stays
 CONSTANTS = {"SERVER": "tiny", "FRESH": False, "SETTINGS": None, "LIMIT_S": 300}
 
@@ -131,10 +132,10 @@ def how_it_ended(status: int, outcome: Outcome, done: bool) -> str | None:
 
 
 def what_it_left(group: int) -> str | None:
-    """Children that outlive Blender. A server that it started has a moment to see that its parent is gone."""
+    """Children that outlive Blender."""
     if os.name != "posix":
         return None
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + FOLLOW_S
     while left := group_members(group):
         if time.monotonic() > deadline:
             return f"Blender ended and left running: {', '.join(left)}"

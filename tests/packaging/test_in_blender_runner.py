@@ -85,7 +85,8 @@ def test_an_exit_that_hangs_is_ended(play, processes, monkeypatch):
     assert "does not end after its last test" in play("time.sleep(600)", OK, DONE).problem
 
 
-def test_a_child_that_stays_is_named_and_ended(play, processes):
+def test_a_child_that_stays_is_named_and_ended(play, processes, monkeypatch):
+    monkeypatch.setattr(processes, "FOLLOW_S", 1.0)
     outcome = play("subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(601)'])", OK, DONE)
     assert "left running" in outcome.problem and "601" in outcome.problem
 
@@ -104,9 +105,8 @@ def test_no_folder_of_the_user_is_in_reach(processes, tmp_path, monkeypatch):
 
 def test_a_check_describes_itself(processes, tmp_path):
     path = tmp_path / "check_x.py"
-    path.write_text(
-        "import bpy\n\nSETTINGS = {'limits': {'queue': 1}}\nLIMIT_S = 9\n\ndef test_b(): pass\ndef test_a(): pass\n"
-    )
+    constants = "SETTINGS = {'limits': {'queue': 1}}\nLIMIT_S = 9\n"
+    path.write_text(f"import bpy\n{constants}def test_b(): pass\ndef test_a(): pass\n")
     check = processes.read_check(path)
     assert (check.server, check.fresh, check.limit_s, check.tests) == ("tiny", True, 9, ("test_b", "test_a"))
     assert check.settings == {"limits": {"queue": 1}}
