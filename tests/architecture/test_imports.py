@@ -54,7 +54,7 @@ def test_the_contracts_see_every_module():
     files = [path.relative_to(ROOT) for part in parts for path in (ROOT / part).rglob("*.py")]
     files = [
         file for file in files if (ROOT / file.parent / "__init__.py").exists()
-    ]  # else Blender's presets, examples
+    ]  # else Blender's presets
     modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
     assert modules <= seen
 
