@@ -69,3 +69,6 @@ def test_what_cannot_work_opens_it_at_once(clock):
     breaker = Breaker(3, 10.0)
     assert breaker.died("there is no device 'cuda:99'", hopeless=True)
     assert "cannot start (there is no device 'cuda:99')" in breaker.message
+    clock["now"] += 10.0
+    assert breaker.died("it ended with status 1"), "the try after that must succeed"
+    assert breaker.retry_after_s == 20.0

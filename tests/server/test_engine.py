@@ -248,6 +248,7 @@ def test_a_cancel_before_the_job_and_one_of_another_job(bench):
     command = bench.command()
     bench.engine.cancel(command.job_id)
     assert isinstance(bench.run(command), protocol.Cancelled) and len(bench.events) == 1
+    assert isinstance(bench.run(command), protocol.Done), "a cancel counts once"
     bench.engine.cancel("f" * 32)
     assert isinstance(bench.run(), protocol.Done)
 

@@ -201,7 +201,7 @@ def test_a_process_that_it_started_and_left_behind_does_not_hold_us(start, held)
     other = "stderr" if held == "stdout" else "stdout"
     child = start(
         f"""
-left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], {other}=subprocess.DEVNULL)
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], {other}=subprocess.DEVNULL)
 say(type="note", job_id="a", message=str(left.pid))
 time.sleep(600)
 """
@@ -211,7 +211,7 @@ time.sleep(600)
     try:
         child.worker.kill()
         assert child.worker.close() is not None
-        assert left_behind.is_running(), "nobody waited for its end"
+        assert left_behind.status() != psutil.STATUS_ZOMBIE, "nobody waited for its end"
     finally:
         left_behind.kill()
         left_behind.wait(PATIENCE_S)
