@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
@@ -53,23 +55,17 @@ def picture_from_render(scene: bpy.types.Scene, *, render_now: bool = True) -> P
     """A render of the scene's camera, with its view transform and, if the film is transparent, its transparency.
 
     Args:
-        render_now: Blender stands still meanwhile. False: take the last render.
+        render_now: Blender stands still meanwhile. False: take the last render, which background mode does not keep.
 
     Raises:
         PictureError: without a camera, where rendering fails, or nothing was rendered yet.
     """
-    if render_now:
-        if scene.camera is None:
-            raise PictureError(f"The scene {scene.name} has no camera", "Add a camera that looks at the object.")
-        try:
-            bpy.ops.render.render(scene=scene.name)
-        except RuntimeError as error:
-            raise PictureError(f"The scene {scene.name} cannot be rendered: {error}", "Render it with F12.") from None
-    result = next((image for image in bpy.data.images if image.type == "RENDER_RESULT"), None)
     with tempfile.TemporaryDirectory(prefix="s2mesh-") as folder:
         path = Path(folder, "render.png")
-        if result is None or not _save_render(result, scene, path):
-            raise PictureError("There is no render yet", "Render the camera's picture with F12 first.")
+        if render_now:
+            _render(scene, path)
+        else:
+            _save_last_render(scene, path)
         image = bpy.data.images.load(str(path), check_existing=False)
         try:
             return Picture(png=encoded_pixels(image), title=clean_title(f"{scene.name} render"))
@@ -77,25 +73,50 @@ def picture_from_render(scene: bpy.types.Scene, *, render_now: bool = True) -> P
             bpy.data.images.remove(image)
 
 
-def _save_render(result: bpy.types.Image, scene: bpy.types.Scene, path: Path) -> bool:
-    """As PNG, by the settings of a scene that is gone afterwards: the user's may ask for a movie or an EXR."""
-    helper = bpy.data.scenes.new("S2 Mesh")
+def _render(scene: bpy.types.Scene, path: Path) -> None:
+    """To a file: in background mode the image "Render Result" is empty after a render."""
+    if scene.camera is None:
+        raise PictureError(f"The scene {scene.name} has no camera", "Add a camera that looks at the object.")
     try:
-        helper.render.image_settings.file_format = "PNG"
-        helper.render.image_settings.color_mode = "RGBA"
-        helper.render.image_settings.color_depth = "8"
-        helper.display_settings.display_device = scene.display_settings.display_device
-        for name in ("view_transform", "look", "exposure", "gamma"):  # the look depends on the transform
-            try:
-                setattr(helper.view_settings, name, getattr(scene.view_settings, name))
-            except TypeError:  # an enum that this display does not offer
-                continue
-        result.save_render(str(path), scene=helper)
+        with _png_output(scene):
+            scene.render.filepath = str(path)
+            bpy.ops.render.render(scene=scene.name, write_still=True)
+    except RuntimeError as error:
+        raise PictureError(f"The scene {scene.name} cannot be rendered: {error}", "Try it with F12.") from None
+    if not path.exists():  # stopped with Esc, or several views
+        raise PictureError(f"The render of {scene.name} gave no picture", "Try it with F12.")
+
+
+def _save_last_render(scene: bpy.types.Scene, path: Path) -> None:
+    result = next((image for image in bpy.data.images if image.type == "RENDER_RESULT"), None)
+    try:
+        if result is not None:
+            with _png_output(scene):
+                result.save_render(str(path), scene=scene)
     except RuntimeError:  # "does not have any image data"
-        return False
+        pass
+    if not path.exists():
+        raise PictureError("There is no render yet", "Render the camera's picture with F12 first.")
+
+
+@contextlib.contextmanager
+def _png_output(scene: bpy.types.Scene) -> Iterator[None]:
+    """The scene's output as PNG for a moment; all of it is as before afterwards."""
+    render, output = scene.render, scene.render.image_settings
+    filepath, kept = render.filepath, {}
+    # In this order, since each decides what the next may be; the first is there since 5.0.
+    wanted = {"media_type": "IMAGE", "file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
+    try:
+        for name in wanted:
+            if hasattr(output, name):
+                kept[name] = getattr(output, name)
+        for name in kept:
+            setattr(output, name, wanted[name])
+        yield
     finally:
-        bpy.data.scenes.remove(helper)
-    return path.exists()
+        render.filepath = filepath
+        for name, value in kept.items():
+            setattr(output, name, value)
 
 
 def picture_from_viewport(context: bpy.types.Context) -> Picture:
