@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import ipaddress
 import logging
+import re
 import signal
 import socket
 import sqlite3
@@ -104,7 +106,7 @@ def settings_from(arguments: argparse.Namespace) -> ServerSettings:
     folder = DataDir(arguments.data_dir)
     return ServerSettings(
         data_dir=folder.path,
-        host=arguments.host,
+        host=_host(arguments.host),
         port=arguments.port,
         allowed_hosts=tuple(arguments.allow_host),
         preset=arguments.preset,
@@ -118,6 +120,17 @@ def settings_from(arguments: argparse.Namespace) -> ServerSettings:
             idle_unload_s=arguments.idle_unload,
         ),
     )
+
+
+def _host(given: str) -> str:
+    """An address in its usual form, or a name. Raises ConfigError for what a system might take for "everywhere"."""
+    try:
+        return str(ipaddress.ip_address(given))
+    except ValueError:
+        pass
+    if given.replace(".", "").isdecimal() or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", given):
+        raise ConfigError(f"--host is {given!r}; it must be an IP address or a name, such as 127.0.0.1 or 0.0.0.0.")
+    return given.lower()
 
 
 def serve(settings: ServerSettings, *, show_token: bool = False) -> int:

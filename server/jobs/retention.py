@@ -57,5 +57,6 @@ def _settle(store: JobStore, job_id: str) -> None:
         advice = "If memory ran out, choose a smaller resolution; the server's log may say more."
         store.transition(job_id, JobState.FAILED, error=failure("interrupted_twice", message, advice))
     else:
-        store.transition(job_id, JobState.QUEUED, stage=None, step=None, steps=None, fraction=0.0, eta_s=None)
+        anew = {"stage": None, "step": None, "steps": None, "fraction": 0.0, "eta_s": None}
+        store.transition(job_id, JobState.QUEUED, **anew, started_at=None, artifacts=[], notes=[])
     _log.info("settled an interrupted job", extra={"job": job_id})

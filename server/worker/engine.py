@@ -153,17 +153,19 @@ class Engine:
         if not isinstance(error, InputError | ConfigError | NoSurfaceError):
             _log.exception("the job failed", extra={"job": job_id})
         message, kind = describe(error)[0], "internal"
+        cause = next(iter(str(error).splitlines()), "") or type(error).__name__
         if is_memory_error(error):
-            kind = "out_of_memory"
+            kind, message = "out_of_memory", f"the device ran out of memory: {cause}"
         elif isinstance(error, JobTooLarge):
             kind, message = "job_too_large", str(error)
         elif _is_device_error(error):
-            cause = next(iter(str(error).splitlines()), "") or type(error).__name__
             kind, message = "device_failed", f"the device reported an error: {cause}"
         elif is_disk_full(error):
             kind = "disk_full"
         else:
             kind = next((name for family, name in _KINDS if isinstance(error, family)), kind)
+            if kind == "internal":  # `describe` speaks to those who have a command line
+                message = f"unexpected {type(error).__name__}: {cause}"
         fatal = kind in ("out_of_memory", "device_failed")  # only a new process has a clean device
         return protocol.Failed(job_id=job_id, kind=kind, message=message, advice=_ADVICE[kind], fatal=fatal)
 
