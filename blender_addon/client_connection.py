@@ -90,6 +90,8 @@ class Connection:
         """The JSON of an answer."""
         try:
             return json.loads(self._body(response))
+        except self.requests.exceptions.ContentDecodingError:
+            raise self._foreign("answered with what cannot be unpacked") from None
         except self.requests.RequestException:
             raise Offline(f"The connection to {self.url} broke in the middle of an answer", "Try again.") from None
         except (ValueError, RecursionError):
