@@ -17,6 +17,7 @@ from pip_runner import lock, run_pip
 
 BPY_PYTHON = (3, 11)
 ROOM_GB = 1.5  # of one version, the download included
+LIBRARIES = "libegl1 libgl1 libgomp1 libice6 libsm6 libx11-6 libxfixes3 libxi6 libxkbcommon0 libxrender1 libxxf86vm1"
 
 
 def known_versions() -> list[str]:
@@ -104,8 +105,19 @@ def ensure(version: str, verbose: bool = False) -> Path:
             )
         except SetupError as error:  # pip's failures are told with the variable of the main environment
             raise SetupError(str(error).replace("S2MESH_VENV", where)) from None
+        require_start(python_of(folder), version)
         write_state(folder, {"ours": True, "pins": pins(version)})
     return python_of(folder)
+
+
+def require_start(python: Path, version: str) -> None:
+    """Blender is linked with libraries of a desktop, which a server or a container may lack."""
+    started = subprocess.run([python, "-c", "import bpy"], capture_output=True, text=True, env=clean_environment())
+    if started.returncode:
+        raise SetupError(
+            f"Blender {version} does not start: {(started.stderr.strip().splitlines() or ['no output'])[-1]}. "
+            f"On Debian or Ubuntu: apt install {LIBRARIES}"
+        )
 
 
 def find_python() -> str:

@@ -85,6 +85,24 @@ def test_without_python_3_11_it_says_where_to_get_it(environments, monkeypatch):
         assert word in str(raised.value)
 
 
+def test_a_blender_that_does_not_start_names_the_libraries(environments, tmp_path):
+    python = stand_in(environments, tmp_path / "venv", "5.0")  # its bpy refuses to be imported
+    with pytest.raises(environments.SetupError, match="does not start: bpy was imported. .*libxrender1"):
+        environments.require_start(python, "5.0")
+
+
+def test_the_workflows_install_the_libraries_that_are_named(environments):
+    for name in ("ci.yml", "release.yml"):
+        text = (ROOT / ".github" / "workflows" / name).read_text("utf-8").replace("\\\n", " ")
+        assert " ".join(environments.LIBRARIES.split()) in " ".join(text.split()), name
+
+
+def test_the_workflow_tests_every_version_that_has_pins(environments):
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert "blender: [" + ", ".join(f'"{version}"' for version in environments.known_versions()) + "]" in text
+    assert " ".join(environments.known_versions()) in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
 def test_a_python_is_tried_before_it_is_taken(environments, tmp_path):
     assert environments.is_python(sys.executable) == (sys.version_info[:2] == (3, 11))
     assert not environments.is_python(str(tmp_path / "missing"))
