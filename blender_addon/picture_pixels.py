@@ -71,12 +71,13 @@ def converted(
     for start in range(0, new_height, rows):
         stop = min(new_height, start + rows)
         block = _as_rgba(pixels[start * down : stop * down, : new_width * across], opaque=opaque)
-        if not premultiplied:
+        solid = bool((block[..., 3] == 1).all())
+        if not (premultiplied or solid):
             block[..., :3] *= block[..., 3:]
-        if across > 1 or down > 1:
-            block = block.reshape(stop - start, down, new_width, across, 4).mean(axis=(1, 3))
-        alpha = block[..., 3:]
-        np.divide(block[..., :3], alpha, out=block[..., :3], where=alpha > 0)
+        block = _averaged(block, down, across)
+        if not solid:
+            alpha = block[..., 3:]
+            np.divide(block[..., :3], alpha, out=block[..., :3], where=alpha > 0)
         np.clip(block, 0, 1, out=block)
         if linear:
             block[..., :3] = _srgb(block[..., :3])
@@ -89,9 +90,21 @@ def _as_rgba(pixels: np.ndarray, *, opaque: bool) -> np.ndarray:  # [H, W, C] ->
     rgba = np.empty((height, width, 4), np.float32)
     rgba[..., :3] = pixels[..., :3] if channels >= 3 else pixels[..., :1]
     rgba[..., 3] = pixels[..., -1] if channels in (2, 4) and not opaque else 1
-    np.nan_to_num(rgba, copy=False, nan=0.0, posinf=1e6, neginf=0.0)
+    if not np.isfinite(rgba.sum()):
+        np.nan_to_num(rgba, copy=False, nan=0.0, posinf=1e6, neginf=0.0)
     np.clip(rgba[..., 3], 0, 1, out=rgba[..., 3])
     return rgba
+
+
+def _averaged(block: np.ndarray, down: int, across: int) -> np.ndarray:  # [H, W, 4] -> [H / down, W / across, 4]
+    """Means of areas; several times as fast as ``mean`` of a reshaped array."""
+    for axis, count in ((0, down), (1, across)):
+        if count > 1:
+            total = block[(slice(None),) * axis + (slice(0, None, count),)].copy()
+            for first in range(1, count):
+                total += block[(slice(None),) * axis + (slice(first, None, count),)]
+            block = total / np.float32(count)
+    return block
 
 
 def _srgb(linear: np.ndarray) -> np.ndarray:
