@@ -48,10 +48,24 @@ class S2MESH_OT_GenerateDropped(Operator):
     bl_label = "Generate S2 Mesh"
     bl_options = {"REGISTER", "INTERNAL"}
 
-    filepath: StringProperty(name="File", subtype="FILE_PATH", options={"SKIP_SAVE", "HIDDEN"})
-    directory: StringProperty(name="Folder", subtype="DIR_PATH", options={"SKIP_SAVE", "HIDDEN"})
-    files: CollectionProperty(name="Files", type=OperatorFileListElement, options={"SKIP_SAVE", "HIDDEN"})
-    location: FloatVectorProperty(name="Location", subtype="TRANSLATION", options={"SKIP_SAVE"})
+    filepath: StringProperty(
+        name="File", description="The dropped file", subtype="FILE_PATH", options={"SKIP_SAVE", "HIDDEN"}
+    )
+    directory: StringProperty(
+        name="Folder", description="Where the dropped files are", subtype="DIR_PATH", options={"SKIP_SAVE", "HIDDEN"}
+    )
+    files: CollectionProperty(
+        name="Files",
+        description="Names of several dropped files",
+        type=OperatorFileListElement,
+        options={"SKIP_SAVE", "HIDDEN"},
+    )
+    location: FloatVectorProperty(
+        name="Location",
+        description="Where the first mesh will stand; without it at the 3D cursor",
+        subtype="TRANSLATION",
+        options={"SKIP_SAVE"},
+    )
 
     @classmethod
     def poll(cls, _context: Context) -> bool:

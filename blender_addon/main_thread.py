@@ -220,10 +220,14 @@ def _result(app: AppState, event: ResultReady) -> None:
 
 def _place(app: AppState, record: JobRecord, event: ResultReady) -> None:
     sent, own = app.sent.get(record.ticket), preferences()
-    options = importer.ImportOptions(
-        smooth=sent.smooth if sent else own.smooth, clay=sent.clay if sent else own.add_clay
+    made = importer.place_result(
+        record,
+        event.data,
+        smooth=sent.smooth if sent else own.smooth,
+        clay=sent.clay if sent else own.add_clay,
+        mark_as_asset=own.mark_as_asset,
+        edges=event.edges,
     )
-    made = importer.place_result(record, event.data, options, edges=getattr(event, "edges", None))
     record.object_name, record.imported, record.wanted = made.name, True, False
     record.state_text = record.state_text or t("In the scene")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .client_errors import S2MeshError
 from .glb import MeshData
+from .mesh_edges import MeshEdges
 from .wire import Capabilities, Job, Ready
 
 MESH, COARSE, PREVIEW, INPUT = "mesh.glb", "coarse.glb", "preview.png", "input.png"
@@ -72,6 +73,7 @@ class ResultReady(Event):
     id: str
     data: MeshData
     path: Path
+    edges: MeshEdges  # of the triangles: found here, they are most of what importing would take
 
 
 @dataclass(frozen=True, kw_only=True)

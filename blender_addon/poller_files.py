@@ -13,6 +13,7 @@ from .client import Client, ClientSettings
 from .client_errors import Damaged, Offline, Refused, S2MeshError, WrongService, WrongToken, WrongVersion
 from .disk import cache_path, is_whole, trim
 from .glb import MeshData, read_glb
+from .mesh_edges import find_edges
 from .poller_events import (
     COARSE,
     INPUT,
@@ -91,6 +92,7 @@ def _event(fetch: Fetch, path: Path, data: MeshData | None) -> Event:
     if data is None:
         return ThumbnailReady(ticket=fetch.ticket, id=fetch.id, path=path)
     if fetch.name == MESH:
-        return ResultReady(ticket=fetch.ticket, id=fetch.id, data=data, path=path)
+        edges = find_edges(data.triangles)
+        return ResultReady(ticket=fetch.ticket, id=fetch.id, data=data, path=path, edges=edges)
     assert fetch.name == COARSE
     return CoarseReady(ticket=fetch.ticket, id=fetch.id, data=data)

@@ -104,6 +104,11 @@ class S2MeshPreferences(AddonPreferences):
         description="Give new results a plain clay material instead of none",
     )
 
+    mark_as_asset: BoolProperty(
+        name="Mark as Asset",
+        description="Mark new results as assets, so that the asset browser shows them",
+    )
+
     def draw(self, _context: Context) -> None:
         layout = self.layout
         layout.use_property_split = True
@@ -114,6 +119,7 @@ class S2MeshPreferences(AddonPreferences):
         column.prop(self, "size")
         column.prop(self, "smooth")
         column.prop(self, "add_clay")
+        column.prop(self, "mark_as_asset")
         layout.separator()
         column = layout.column(heading="Files")
         column.prop(self, "cache_folder")
