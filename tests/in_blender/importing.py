@@ -104,6 +104,20 @@ def window() -> contextlib.AbstractContextManager:
     return bpy.context.temp_override(window=bpy.context.window_manager.windows[0])
 
 
+@contextlib.contextmanager
+def without_handlers() -> Iterator[None]:
+    """The extension does not look at undo and new files by itself meanwhile."""
+    names = ("undo_post", "redo_post", "load_post")
+    kept = {name: list(getattr(bpy.app.handlers, name)) for name in names}
+    for name in names:
+        getattr(bpy.app.handlers, name)[:] = [f for f in kept[name] if not f.__module__.startswith(harness.PACKAGE)]
+    try:
+        yield
+    finally:
+        for name in names:
+            getattr(bpy.app.handlers, name)[:] = kept[name]
+
+
 def start_history() -> None:
     """As a session begins: the file as it is can be returned to."""
     with window():
