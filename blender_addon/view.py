@@ -70,7 +70,7 @@ def job_row(record: "JobRecord") -> JobRow:
     job, error = record.job, record.error
     problem = (_sentences(error),) if error else ()
     if job is None:
-        text = t("Not sent") if error else t("Sending the picture")
+        text = t("Not sent") if error else record.state_text or t("Sending the picture")
         return JobRow(
             title=record.title, text=text, icon="ERROR" if error else "EXPORT", fraction=None, active=not error,
             problem=problem,

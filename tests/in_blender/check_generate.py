@@ -8,6 +8,7 @@ from collections.abc import Callable
 import bpy
 import harness
 import numpy as np
+from importing import redo, start_history, undo
 from using_the_extension import MUG, app, generate, newest, pump, until
 
 SERVER = "tiny"
@@ -233,14 +234,15 @@ def test_copied_python_makes_the_same_again():
 
 
 def test_undo_takes_the_mesh_and_redo_brings_it_but_the_list_stays():
+    start_history()
     generate(seed=11)
     record = newest()
     jobs = len(app().session)
     name = record.object_name
-    bpy.ops.ed.undo()
+    undo()
     assert name not in bpy.data.objects
     assert len(app().session) == jobs and newest() is record and record.state == "succeeded"
-    bpy.ops.ed.redo()
+    redo()
     assert name in bpy.data.objects and len(app().session) == jobs
 
 
