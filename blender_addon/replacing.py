@@ -50,18 +50,12 @@ def swap_mesh(target: bpy.types.Object, mesh: bpy.types.Mesh) -> list[str]:
     """
     old = target.data
     lost = _lost(target)
-    links = [slot.link for slot in target.material_slots]
-    own = [slot.material for slot in target.material_slots]
     groups = [(group.name, group.lock_weight) for group in target.vertex_groups]
     active_group, active_slot = target.vertex_groups.active_index, target.active_material_index
     for material in old.materials:
         mesh.materials.append(material)
-    target.data = mesh
-    for slot, link, material in zip(target.material_slots, links, own, strict=False):
-        slot.link = link
-        if link == "OBJECT":
-            slot.material = material
-    if own:
+    target.data = mesh  # with as many slots as before, those that are linked to the object stay so
+    if target.material_slots:
         target.active_material_index = active_slot
     for name, locked in groups:  # modifiers name them
         if name not in target.vertex_groups:
