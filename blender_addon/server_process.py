@@ -124,6 +124,8 @@ class ServerProcess:
     def _start(self) -> None:
         if self.running or self.adopt() is not None:
             return
+        if not self.command:
+            raise StartFailed("The server cannot be started: there is no command", "Press Install Server.")
         if self._clock() - self._started_at < _BETWEEN_STARTS_S:
             raise StartFailed("The server was started a moment ago", "Wait five seconds before the next try.")
         self._started_at = self._clock()
@@ -146,10 +148,9 @@ class ServerProcess:
                 )
         except (OSError, ValueError) as error:
             self._process = None
-            what = self.command[0] if self.command else "nothing"
             reason = getattr(error, "strerror", None) or str(error)
             raise StartFailed(
-                f"The server cannot be started: {what}: {reason}",
+                f"The server cannot be started: {self.command[0]}: {reason}",
                 "Press Install Server, or check the command in the preferences.",
             ) from None
 

@@ -1,6 +1,6 @@
 """The real server with the tiny presets, for a process of its own.
 
-    python tests/support/tiny_server.py SETTINGS
+    python tests/support/tiny_server.py SETTINGS [--parent-pid PID]
 
 SETTINGS is JSON: fields of ServerSettings, with `limits` and `worker` as objects; `no_room` limits the size of files
 that the web process may write, as a full disk would.
@@ -28,6 +28,8 @@ def main() -> int:
     from server.settings import Limits, ServerSettings, WorkerSettings
 
     given = json.loads(sys.argv[1])
+    if "--parent-pid" in sys.argv:
+        given["parent_pid"] = int(sys.argv[sys.argv.index("--parent-pid") + 1])
     if room := given.pop("no_room", None):
         import resource
 
