@@ -119,6 +119,7 @@ class Run:
             self.failed += 1
             print(f"    FAILED  the process: {outcome.problem}. The end of its log:")
             text = (folder / "log.txt").read_text(errors="replace").rstrip().splitlines()
+            text = [line for line in text if not line.startswith("PROGRESS ")]  # of Blender's downloads
             print("\n".join(f"      {line}" for line in text[-60:]), flush=True)
         elif outcome.failed and os.environ.get("S2MESH_SHOW_LOG"):
             print((folder / "log.txt").read_text(errors="replace"), flush=True)
