@@ -42,48 +42,9 @@ class S2MESH_PT_Main(SidebarPanel, Panel):
             return
         app.panel_was_drawn()
         layout = self.layout
-        self._draw_server(layout, context, app)
-        self._draw_picture(layout, context)
-        self._draw_generate(layout, context, app)
-
-    def _draw_server(self, layout: UILayout, context: Context, app: app_state.AppState) -> None:
-        line = server_line(app)
-        box = layout.box()
-        row = box.row()
-        row.alert = line.alert
-        row.label(text=line.text, icon=line.icon, translate=False)
-        if app.is_starting or app.owns_server:
-            row.operator("s2mesh.stop_server", text="Stop", icon="PAUSE")
-        elif not line.online:
-            row.operator("s2mesh.start_server", text="Start", icon="PLAY")
-        for sentence in line.details:
-            draw_text(box, context, sentence, alert=line.alert)
-        if app.installing is not None:
-            draw_text(box, context, app.installing.last_line, icon="IMPORT")
-
-    def _draw_picture(self, layout: UILayout, context: Context) -> None:
-        settings = context.scene.s2mesh
-        column = layout.column()
-        column.template_ID_preview(settings, "picture", open="s2mesh.choose_file", rows=3, cols=6)
-        row = column.row(align=True)
-        row.operator("s2mesh.choose_file", text="File", icon="FILE_FOLDER")
-        row.operator("s2mesh.use_clipboard", text="Clipboard", icon="PASTEDOWN")
-        row = column.row(align=True)
-        row.operator("s2mesh.use_render", text="Render", icon="RENDER_STILL")
-        row.operator("s2mesh.use_viewport", text="Viewport", icon="VIEW3D")
-
-    def _draw_generate(self, layout: UILayout, context: Context, app: app_state.AppState) -> None:
-        settings = context.scene.s2mesh
-        for sentence in option_checks.warnings(option_checks.options_from(settings), app.capabilities):
-            draw_text(layout, context, sentence, icon="ERROR")
-        if app.notice:
-            draw_text(layout, context, app.notice, icon="INFO")
-        row = layout.row(align=True)
-        row.scale_y = 1.5
-        row.operator("s2mesh.generate", icon="MESH_MONKEY")
-        side = row.row(align=True)
-        side.ui_units_x = 3.5
-        side.prop(settings, "count", text="")
+        _draw_server(layout, context, app)
+        _draw_picture(layout, context)
+        _draw_generate(layout, context, app)
 
 
 class S2MESH_PT_Settings(SidebarPanel, Panel):
@@ -210,6 +171,48 @@ class S2MESH_MT_Resolutions(Menu):
         for stage in preset.resolutions if preset else ():
             memory = f", {stage.memory_gb:g} GB" if stage.memory_gb else ""
             _set(self.layout, "int", "resolution", stage.resolution, f"{stage.resolution}{memory}")
+
+
+def _draw_server(layout: UILayout, context: Context, app: app_state.AppState) -> None:
+    line = server_line(app)
+    box = layout.box()
+    row = box.row()
+    row.alert = line.alert
+    row.label(text=line.text, icon=line.icon, translate=False)
+    if app.is_starting or app.owns_server:
+        row.operator("s2mesh.stop_server", text="Stop", icon="PAUSE")
+    elif not line.online:
+        row.operator("s2mesh.start_server", text="Start", icon="PLAY")
+    for sentence in line.details:
+        draw_text(box, context, sentence, alert=line.alert)
+    if app.installing is not None:
+        draw_text(box, context, app.installing.last_line, icon="IMPORT")
+
+
+def _draw_picture(layout: UILayout, context: Context) -> None:
+    settings = context.scene.s2mesh
+    column = layout.column()
+    column.template_ID_preview(settings, "picture", open="s2mesh.choose_file", rows=3, cols=6)
+    row = column.row(align=True)
+    row.operator("s2mesh.choose_file", text="File", icon="FILE_FOLDER")
+    row.operator("s2mesh.use_clipboard", text="Clipboard", icon="PASTEDOWN")
+    row = column.row(align=True)
+    row.operator("s2mesh.use_render", text="Render", icon="RENDER_STILL")
+    row.operator("s2mesh.use_viewport", text="Viewport", icon="VIEW3D")
+
+
+def _draw_generate(layout: UILayout, context: Context, app: app_state.AppState) -> None:
+    settings = context.scene.s2mesh
+    for sentence in option_checks.warnings(option_checks.options_from(settings), app.capabilities):
+        draw_text(layout, context, sentence, icon="ERROR")
+    if app.notice:
+        draw_text(layout, context, app.notice, icon="INFO")
+    row = layout.row(align=True)
+    row.scale_y = 1.5
+    row.operator("s2mesh.generate", icon="MESH_MONKEY")
+    side = row.row(align=True)
+    side.ui_units_x = 3.5
+    side.prop(settings, "count", text="")
 
 
 def _set(layout: UILayout, kind: str, name: str, value: str | int, text: str) -> None:
