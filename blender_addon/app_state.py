@@ -115,7 +115,7 @@ class AppState:
     @property
     def owns_server(self) -> bool:
         """Whether a server runs that this Blender started."""
-        return self.process is not None and self.process.owned
+        return self.process is not None and self.process.running
 
     @property
     def is_stopping(self) -> bool:
