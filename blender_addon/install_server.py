@@ -182,7 +182,14 @@ class Installation:
             python = find_python(python or "")
             on_line(f"Using {' '.join(python.command)}")
         options = [] if build is None else [f"--{build}"]
-        command = [*python.command, str(self.folder / RUN), *options, "-v", verb]
+        command = [
+            *python.command,
+            str(self.folder / RUN),
+            *options,
+            "-v",
+            verb,
+            *(["--runtime"] if verb == "setup" else []),
+        ]
         status, lines = _run_lines(command, self.folder, on_line, should_stop)
         if status != 0:
             said = [line for line in lines if line.startswith("s2mesh: error: ")] or lines[-1:]

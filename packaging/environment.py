@@ -20,7 +20,7 @@ USAGE = """usage: python3 packaging/run.py [--cpu | --cuda] [-v] VERB ...
 Installs what is missing into .venv of this clone (or the folder S2MESH_VENV), then runs the verb.
 
 verbs:
-  setup     install only
+  setup     install only; with --runtime without the tools that only the tests need
   test      run the tests; what follows goes to pytest (paths are read from the repository's root)
   test-blender [VERSION...]  run the tests of the extension in real Blenders (4.2, 4.5, 5.0), fetched first: 1 GB each
   generate, doctor and every other verb of s2mesh: `python3 packaging/run.py help` lists them
@@ -38,7 +38,7 @@ class SetupError(Exception):
 
 def main(arguments: list[str]) -> int:
     """Brings the environment up to date and hands over to the verb."""
-    build, verbose = None, False
+    build, verbose, bare = None, False, False
     arguments = list(arguments)
     while arguments and arguments[0].startswith("-") or "setup" in arguments[:1] and len(arguments) > 1:
         option = arguments.pop(0 if arguments[0].startswith("-") else 1)
@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
             build = option[2:]
         elif option in ("-v", "--verbose"):
             verbose = True
+        elif option == "--runtime" and "setup" in arguments[:1]:
+            bare = True
         elif option in ("-h", "--help"):
             print(USAGE, end="")
             return 0
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> int:
         return 2
     verb, rest = arguments[0], arguments[1:]
     folder = Path(os.environ.get("S2MESH_VENV") or ROOT / ".venv").absolute()
-    sets = ("runtime", "dev") if verb in ("test", "setup") else ("runtime",)
+    sets = ("runtime", "dev") if verb in ("test", "setup") and not bare else ("runtime",)
     try:
         if not is_current(folder, sets, build):
             from installing import install  # beside this file; most runs do not need it

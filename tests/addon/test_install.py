@@ -46,13 +46,13 @@ def test_from_archive_to_command(installed, monkeypatch):
     with pytest.raises(InstallFailed, match="not installed.*Press Install Server"):
         installation.command("serve")
     installation.run(PYTHON, lines.append, never, build="cpu")
-    assert lines == ["arguments --cpu -v setup", "False"]
+    assert lines == ["arguments --cpu -v setup --runtime", "False"]
     assert installation.is_installed
     command = installation.command("serve", "--port", "0")
     assert command[-3:] == ["serve", "--port", "0"] and command[0].startswith(str(installation.folder))
     again = []
     installation.run(PYTHON, again.append, never)
-    assert again[0] == "arguments -v setup"
+    assert again[0] == "arguments -v setup --runtime"
 
 
 def test_a_run_that_fails_says_why(installed):

@@ -53,6 +53,30 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path.parent / (tmp_path.name + ".lock")).unlink()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sets"),
+    [
+        (["setup"], ("runtime", "dev")),
+        (["setup", "--runtime"], ("runtime",)),
+        (["--cpu", "-v", "setup", "--runtime"], ("runtime",)),
+        (["serve", "--help"], ("runtime",)),
+        (["test"], ("runtime", "dev")),
+    ],
+)
+def test_only_developers_get_the_test_tools(load, monkeypatch, tmp_path, arguments, sets):
+    environment, asked = load("environment"), []
+    monkeypatch.setenv("S2MESH_VENV", str(tmp_path))
+    monkeypatch.setattr(environment, "is_current", lambda folder, wanted, build: asked.append(wanted) or True)
+    monkeypatch.setattr(environment, "hand_over", lambda command: 0)
+    monkeypatch.chdir(tmp_path)
+    assert environment.main(arguments) == 0 and asked == [sets]
+
+
+def test_runtime_belongs_to_setup(load, capsys):
+    assert load("environment").main(["--runtime", "serve"]) == 2
+    assert "no option '--runtime'" in capsys.readouterr().err
+
+
 # The plan ------------------------------------------------------------------------------------------------
 
 
