@@ -25,7 +25,8 @@ from .session import JobRecord, Session
 from .wire import Capabilities, Ready
 
 FOLLOWED_FILES = (COARSE, MESH, PREVIEW, INPUT)
-_KEPT_PICTURES = 40  # of finished jobs, in memory, to make them again
+_KEPT_BYTES = 200_000_000  # of pictures of finished jobs, in memory, to make them again
+_LIST_S = 15.0  # between two looks at the server's list
 _PANEL_SHOWN_S = 5.0  # a panel that was drawn within this time is taken to be on show
 _current: "AppState | None" = None
 
@@ -72,7 +73,7 @@ class AppState:
         self.list_came = False  # whether the server's jobs are in the list
         self.listed = False  # whether they were asked for since the server was last there
         self._given: tuple[str, str] = ("", "")  # address and token of this session, before the preferences'
-        self._drawn_at = float("-inf")
+        self._drawn_at = self._list_read_at = float("-inf")
         self.connection = self._read_connection()
         self.poller = Poller(lambda: self.connection)
         self.poller.start()
@@ -153,6 +154,7 @@ class AppState:
             self.listed = False
         elif came_back:
             self.listed, self.process_problem = True, None
+            self._list_read_at = time.monotonic()
             self.poller.refresh()
 
     def _read_connection(self) -> ClientSettings:
@@ -187,6 +189,13 @@ class AppState:
         self._drawn_at = time.monotonic()
         self.poller.look()
 
+    def look_at_list(self) -> None:
+        """Read the server's list again now and then while somebody looks: another Blender may have sent jobs."""
+        now = time.monotonic()
+        if self.is_online and self.panel_is_shown and now - self._list_read_at > _LIST_S:
+            self._list_read_at = now
+            self.poller.refresh()
+
     @property
     def panel_is_shown(self) -> bool:
         return time.monotonic() - self._drawn_at < _PANEL_SHOWN_S
@@ -208,9 +217,11 @@ class AppState:
     def forget_old_pictures(self) -> None:
         """Pictures of the oldest jobs make room for newer ones; those of active jobs are kept."""
         active = {record.ticket for record in self.session.active}
-        old = [ticket for ticket in self.sent if ticket not in active]
-        for ticket in old[: max(len(self.sent) - _KEPT_PICTURES, 0)]:
-            del self.sent[ticket]
+        room = _KEPT_BYTES
+        for ticket in sorted(self.sent, reverse=True):
+            room -= len(self.sent[ticket].picture.png)
+            if room < 0 and ticket not in active:
+                del self.sent[ticket]
 
     # --- the end ---
 

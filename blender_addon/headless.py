@@ -48,11 +48,16 @@ def wait_for(app: AppState, record: JobRecord, timeout: float | None = None) -> 
     """
 
     def over() -> bool:
-        return record.imported or record.error is not None or (record.finished and record.state != "succeeded")
+        gone, blocked = app.session.find(record.key) is None, record.key in app.arrived
+        ended = record.finished and (record.state != "succeeded" or not record.wanted)
+        return record.imported or record.error is not None or ended or gone or blocked
 
     wait_until(app, over, timeout=timeout, what=record.title)
     if not record.imported:
         raise_problem(record)
+        if record.key in app.arrived:  # while we wait, nobody can leave Edit Mode
+            raise S2MeshError(record.state_text, t("It comes into the scene by itself then"))
+        raise S2MeshError(t("{title} was cancelled or deleted").format(title=record.title), t("Generate it again"))
     made = bpy.data.objects.get(record.object_name)
     if made is None:
         raise S2MeshError(t("The object of {title} is gone").format(title=record.title), t("Import the job again"))

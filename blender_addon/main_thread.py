@@ -9,6 +9,7 @@ import contextlib
 import queue
 import time
 import traceback
+from collections.abc import Iterator
 
 import bpy
 from bpy.app.handlers import persistent
@@ -53,6 +54,9 @@ def tick() -> float:
         changed = take_in(app, budget_s=_BUDGET_S)
         changed = place_arrived(app) or changed
         changed = look_at_process(app) or changed
+        if _tab_is_open():
+            app.panel_was_drawn()
+        app.look_at_list()
         if changed or (app.is_busy and app.panel_is_shown):
             redraw()
     except Exception:
@@ -114,14 +118,21 @@ def place_arrived(app: AppState, *, most: int = 1) -> bool:
 
 
 def redraw() -> None:
-    """Draw the sidebars again where our tab is open."""
+    """Draw the sidebars of 3D viewports again, and nothing else."""
+    for region in _sidebars():
+        region.tag_redraw()
+
+
+def _sidebars() -> Iterator[bpy.types.Region]:
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type != "VIEW_3D":
-                continue
-            for region in area.regions:
-                if region.type == "UI":
-                    region.tag_redraw()
+            if area.type == "VIEW_3D":
+                yield from (region for region in area.regions if region.type == "UI" and region.width > 1)
+
+
+def _tab_is_open() -> bool:
+    """Whether our tab can be seen, also while nothing makes Blender draw it."""
+    return any(getattr(region, "active_panel_category", "") == "S2 Mesh" for region in _sidebars())
 
 
 def _first_steps() -> None:

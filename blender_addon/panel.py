@@ -72,7 +72,7 @@ class S2MESH_PT_Settings(SidebarPanel, Panel):
         seed.active = not settings.use_random_seed
         seed.prop(settings, "seed")
         row.operator("s2mesh.roll_seed", text="", icon="FILE_REFRESH")
-        row.prop(settings, "use_random_seed", text="", icon="AUTO")
+        row.prop(settings, "use_random_seed", text="", icon="UNLOCKED" if settings.use_random_seed else "LOCKED")
         _switched_row(column, settings, "faces", app.capabilities)
         column.prop(settings, "background")
         column.prop(settings, "remove_interior")
@@ -187,6 +187,8 @@ def _draw_server(layout: UILayout, context: Context, app: app_state.AppState) ->
         draw_text(box, context, sentence, alert=line.alert)
     if app.installing is not None:
         draw_text(box, context, app.installing.last_line, icon="IMPORT")
+        if not app.installing.done:
+            box.operator("s2mesh.stop_installation", icon="CANCEL")
 
 
 def _draw_picture(layout: UILayout, context: Context) -> None:

@@ -45,28 +45,24 @@ class S2MESH_PT_Jobs(SidebarPanel, Panel):
 def _draw_job(layout: UILayout, context: Context, record: JobRecord, *, is_open: bool) -> None:
     row = job_row(record)
     box = layout.box()
-    head = box.row(align=True)
-    _draw_thumbnail(head, record)
+    whole = box.row()
+    if icon := thumbnails.icon_of(record.key):
+        whole.template_icon(icon_value=icon, scale=2.2)
+    column = whole.column(align=True)
+    head = column.row(align=True)
     title = head.row()
     title.alert = bool(row.problem)
     title.label(text=row.title, icon=row.icon, translate=False)
     _draw_buttons(head, record, row, is_open=is_open)
+    line = column.row()
+    line.active = row.active
+    line.label(text=row.text, translate=False)
     if row.fraction is not None:
-        box.progress(factor=row.fraction, text=row.text, translate=False)
-    else:
-        line = box.row()
-        line.active = row.active
-        line.label(text=row.text, translate=False)
+        box.progress(factor=row.fraction, text=row.bar, translate=False)
     for sentence in row.problem:
         draw_text(box, context, sentence, alert=True)
     if is_open:
-        _draw_details(box, context, record)
-
-
-def _draw_thumbnail(row: UILayout, record: JobRecord) -> None:
-    icon = thumbnails.icon_of(record.key)
-    if icon:
-        row.template_icon(icon_value=icon, scale=2.0)
+        _draw_details(box, context, record, row)
 
 
 def _draw_buttons(row: UILayout, record: JobRecord, shown: JobRow, *, is_open: bool) -> None:
@@ -79,18 +75,20 @@ def _draw_buttons(row: UILayout, record: JobRecord, shown: JobRow, *, is_open: b
     toggle.value = "" if is_open else record.key
 
 
-def _draw_details(box: UILayout, context: Context, record: JobRecord) -> None:
+def _draw_details(box: UILayout, context: Context, record: JobRecord, shown: JobRow) -> None:
     column = box.column(align=True)
     again = column.operator("s2mesh.regenerate", text="Same Seed Again", icon="FILE_REFRESH")
     again.job_id, again.new_seed = record.key, False
     other = column.operator("s2mesh.regenerate", text="Another Seed", icon="MOD_NOISE")
     other.job_id, other.new_seed = record.key, True
     column.operator("s2mesh.copy_as_python", icon="COPYDOWN").job_id = record.key
-    column.operator("s2mesh.delete_job", icon="TRASH").job_id = record.key
+    delete = column.row(align=True)
+    delete.enabled = not shown.active  # it is cancelled first
+    delete.operator("s2mesh.delete_job", icon="TRASH").job_id = record.key
     if record.job is None:
         return
     for name, value in record.job.options.items():
-        if value is not None and name not in ("formats", "turntable"):
+        if not _is_usual(name, value):
             _pair(box, option_words(name), str(value))
     result = record.job.result or {}
     if isinstance(result.get("seconds"), int | float):
@@ -100,6 +98,14 @@ def _draw_details(box: UILayout, context: Context, record: JobRecord) -> None:
         _pair(box, t("File Size"), byte_size(mesh.bytes))
     for note in record.job.notes:
         draw_text(box, context, note, icon="INFO")
+
+
+def _is_usual(name: str, value: object) -> bool:
+    """Whether an option says no more than that it was left alone."""
+    app = app_state.current()
+    option = app.capabilities.option(name) if app and app.capabilities else None
+    usual = option is not None and name not in ("preset", "seed") and option.default == value
+    return value is None or usual or name in ("formats", "turntable")
 
 
 def _pair(box: UILayout, name: str, value: str) -> None:

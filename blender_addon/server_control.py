@@ -4,12 +4,13 @@
 import os
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import bpy
 
 from .app_state import AppState, Installing, is_offline
 from .client_errors import InstallFailed, S2MeshError
-from .discovery import read_token
+from .discovery import DEFAULT_PORT, clean_url, read_token
 from .install_server import Installation, fetch, find_installation
 from .preferences import preferences
 from .server_process import ServerProcess
@@ -50,6 +51,8 @@ def command() -> list[str]:
     """
     own = preferences()
     start = [*program(), "serve", "--grace", str(_GRACE_S), "--idle-unload", str(own.idle_unload * 60)]
+    if own.address.strip():  # where it will be looked for
+        start += ["--port", str(urlsplit(clean_url(own.address)).port or DEFAULT_PORT)]
     if own.data_folder:
         start += ["--data-dir", bpy.path.abspath(own.data_folder)]
     return start

@@ -3,6 +3,12 @@
 
 # fmt: off
 GERMAN: dict[str, str] = {
+    "It comes into the scene by itself then": "Es kommt dann von selbst in die Szene",
+    "{title} was cancelled or deleted": "{title} wurde abgebrochen oder gelöscht",
+    "Stop Installation": "Installation anhalten",
+    "Stop the installation. Pressing Install Server again goes on from there":
+        "Die Installation anhalten. Server installieren macht von dort weiter",
+    "Nothing is being installed": "Es wird nichts installiert",
     "{name} has no resolution {resolution}; it has {known}.":
         "{name} hat keine Auflösung {resolution}; es hat {known}.",
     "{name} is {value}; this server knows {known}.": "{name} ist {value}; dieser Server kennt {known}.",

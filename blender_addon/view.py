@@ -50,6 +50,7 @@ class JobRow:
     text: str
     icon: str
     fraction: float | None  # of a bar; None: no bar
+    bar: str = ""  # on the bar
     active: bool  # may be cancelled
     problem: tuple[str, ...] = ()  # sentences
 
@@ -82,29 +83,35 @@ def job_row(record: "JobRecord") -> JobRow:
         text=job_text(job, record.state_text),
         icon="ERROR" if error else _JOB_ICONS.get(job.state, "QUESTION"),
         fraction=job.fraction if job.state in ("running", "interrupted") else None,
+        bar=bar_text(job),
         active=not job.finished,
         problem=problem,
     )
 
 
 def job_text(job: "Job", own_words: str = "") -> str:
-    """Where a job stands: stage, step and time left; its place in the queue; or its end."""
+    """Where a job stands: its stage, its place in the queue, or its end."""
     if job.cancelling and not job.finished:
         return t("Cancelling")
     if job.state == "queued":
         return queue_words(job.queue_position)
     if job.state == "running" and job.stage:
-        parts = [stage_words(job.stage)]
-        if job.steps and job.steps > 1 and job.step is not None:
-            parts.append(t("step {step} of {steps}").format(step=job.step, steps=job.steps))
-        if job.eta_s is not None:
-            parts.append(time_left(job.eta_s))
-        return ", ".join(parts)
+        return stage_words(job.stage)
     if job.state == "succeeded":
         faces = (job.result or {}).get("faces")
         done = own_words or state_words(job.state)
         return f"{done}, {t('{count} faces').format(count=f'{faces:,}')}" if isinstance(faces, int) else done
     return state_words(job.state)
+
+
+def bar_text(job: "Job") -> str:
+    """Step and time left; short, for the sidebar is narrow."""
+    parts = []
+    if job.steps and job.steps > 1 and job.step is not None:
+        parts.append(t("step {step} of {steps}").format(step=job.step, steps=job.steps))
+    if job.eta_s is not None:
+        parts.append(time_left(job.eta_s))
+    return ", ".join(parts)
 
 
 def memory_text(ready: "Ready") -> str:

@@ -224,6 +224,22 @@ class S2MESH_OT_InstallServer(ServerOperator, Operator):
         return t("The server is being installed; the panel shows how far")
 
 
+class S2MESH_OT_StopInstallation(ServerOperator, Operator):
+    """Stop the installation. Pressing Install Server again goes on from there"""
+
+    bl_idname = "s2mesh.stop_installation"
+    bl_label = "Stop Installation"
+
+    @classmethod
+    def reason_against(cls, app: app_state.AppState) -> str:
+        running = app.installing is not None and not app.installing.done
+        return "" if running else t("Nothing is being installed")
+
+    def act(self, _context: Context, app: app_state.AppState) -> str:
+        app.installing.stop.set()
+        return ""
+
+
 def show_text(context: Context, name: str, content: str) -> None:
     """A text block of this file with that content; an open text editor shows it."""
     block = bpy.data.texts.get(name) or bpy.data.texts.new(name)
@@ -243,4 +259,5 @@ CLASSES = (
     S2MESH_OT_OpenLog,
     S2MESH_OT_OpenPage,
     S2MESH_OT_InstallServer,
+    S2MESH_OT_StopInstallation,
 )

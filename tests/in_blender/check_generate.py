@@ -298,6 +298,17 @@ def test_replacing_what_is_edited_waits_until_the_mode_is_left():
     assert len(bpy.data.objects["Cube"].data.polygons) > 6
 
 
+def test_a_script_that_would_wait_for_ever_is_told_why():
+    cube = bpy.data.objects["Cube"]
+    bpy.context.view_layer.objects.active = cube
+    cube.select_set(True)
+    bpy.ops.object.mode_set(mode="EDIT")
+    message = refusal(lambda: bpy.ops.s2mesh.generate(filepath=MUG, seed=14, replace=True, wait=True))
+    assert "Edit Mode" in message, message
+    bpy.ops.object.mode_set(mode="OBJECT")
+    until(lambda: newest().imported, "the mesh, once the mode is left")
+
+
 def test_jobs_are_found_again_after_a_restart_of_the_extension():
     generate(seed=15, size=0.8)
     job_id = newest().id

@@ -83,7 +83,7 @@ def ours() -> Iterator[str]:
 
 
 def test_every_operator_has_its_place():
-    """Each is drawn somewhere, or is what a drop, a preset menu or Blender's file browser calls."""
+    """Each is drawn somewhere, or is what a drop or a preset menu calls, or stands there during an installation."""
     until(lambda: app().is_online, "the server")
     generate(seed=1)
     bpy.context.window_manager.s2mesh.open_job = newest().key
@@ -91,7 +91,7 @@ def test_every_operator_has_its_place():
     bpy.ops.s2mesh.generate(filepath=MUG, seed=2)
     shown |= buttons(drawn())  # with a job that can be cancelled
     until(lambda: newest().imported, "the mesh")
-    elsewhere = {"s2mesh.generate_dropped", "s2mesh.add_preset"}
+    elsewhere = {"s2mesh.generate_dropped", "s2mesh.add_preset", "s2mesh.stop_installation"}
     assert set(ours()) - elsewhere <= shown, set(ours()) - elsewhere - shown
 
 
@@ -105,7 +105,8 @@ def test_a_job_tells_where_it_stands():
         until(lambda: newest().job and newest().job.queue_position == 1, "its place in the queue")
         told = drawn("Jobs")
         bars = [keywords for name, _, keywords in told if name == "progress"]
-        assert bars and 0 <= bars[0]["factor"] <= 1 and "Finding the rough shape" in bars[0]["text"]
+        assert bars and 0 <= bars[0]["factor"] <= 1 and "of 41" in bars[0]["text"], bars
+        assert "Finding the rough shape" in words(told)
         assert "Waiting: next in line" in words(told)
         assert "s2mesh.cancel" in buttons(told)
         for record in app().newest_first()[:2]:
