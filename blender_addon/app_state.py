@@ -71,6 +71,7 @@ class AppState:
         self.asides: list[threading.Thread] = []
         self.aside_results: queue.Queue[Callable[[], None]] = queue.Queue()
         self.list_came = False  # whether the server's jobs are in the list
+        self._asked = 0  # ticket of the question in `look_again`
         self.listed = False  # whether they were asked for since the server was last there
         self._given: tuple[str, str] = ("", "")  # address and token of this session, before the preferences'
         self._drawn_at = self._list_read_at = float("-inf")
@@ -99,12 +100,12 @@ class AppState:
     @property
     def was_seen(self) -> bool:
         """Whether it has been asked since the last change of address, with whatever answer."""
-        return self.seen is not None
+        return self.seen is not None and not self._asked
 
     @property
     def is_online(self) -> bool:
         """Whether it answers as it should."""
-        return self.seen is not None and self.seen.error is None and self.seen.ready is not None
+        return self.was_seen and self.seen.error is None and self.seen.ready is not None
 
     @property
     def is_starting(self) -> bool:
@@ -145,10 +146,20 @@ class AppState:
         self.connection = self._read_connection()
         self.seen, self.listed, self.list_came, self.process_problem = None, False, False, None
         self.poller.connect()
+        self._asked = self.poller.refresh()  # what was seen before its answer may be of the old address
+
+    def answered(self, ticket: int) -> bool:
+        """Whether this is the answer that ``look_again`` waits for; from now on what is seen is of the new address."""
+        if not self._asked or ticket != self._asked:
+            return False
+        self._asked = 0
+        return True
 
     def take_seen(self, seen: ServerSeen) -> None:
         """What the worker saw of the server."""
-        came_back = seen.error is None and not self.listed
+        if self.answered(seen.ticket):
+            self.listed = True  # the list comes behind
+        came_back = seen.error is None and not self.listed and not self._asked
         self.seen = seen
         if seen.error is not None:
             self.listed = False

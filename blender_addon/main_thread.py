@@ -199,6 +199,8 @@ def _take(app: AppState, event: Event) -> None:
             _listed(app, event)
         case Unloaded():
             app.notice = t("The memory is free") if event.done else t("The memory is freed after the running job")
+        case CommandFailed() if app.answered(event.ticket):
+            pass  # the server's line says it
         case CommandFailed():
             record = app.session.find(event.id) if event.id else None
             app.notice = str(event.error) if record is None else f"{record.title}: {event.error}"

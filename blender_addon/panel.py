@@ -5,6 +5,7 @@ import bpy
 from bpy.types import Context, Menu, Panel, UILayout
 
 from . import app_state, option_checks
+from .client_errors import InstallFailed
 from .placing import replace_target
 from .presets import S2MESH_PT_Presets
 from .translations import t
@@ -185,6 +186,8 @@ def _draw_server(layout: UILayout, context: Context, app: app_state.AppState) ->
         row.operator("s2mesh.start_server", text="Start", icon="PLAY")
     for sentence in line.details:
         draw_text(box, context, sentence, alert=line.alert)
+    if isinstance(app.process_problem, InstallFailed):
+        box.operator("s2mesh.install_server", icon="IMPORT")
     if app.installing is not None:
         draw_text(box, context, app.installing.last_line, icon="IMPORT")
         if not app.installing.done:

@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""German. tests/addon/test_translations.py holds the table against the texts in use."""
+"""German, the short texts. tests/addon/test_translations.py holds both tables against the texts in use."""
 
 # fmt: off
-GERMAN: dict[str, str] = {
+LABELS: dict[str, str] = {
     "It comes into the scene by itself then": "Es kommt dann von selbst in die Szene",
     "{title} was cancelled or deleted": "{title} wurde abgebrochen oder gelöscht",
     "Stop Installation": "Installation anhalten",
-    "Stop the installation. Pressing Install Server again goes on from there":
-        "Die Installation anhalten. Server installieren macht von dort weiter",
     "Nothing is being installed": "Es wird nichts installiert",
-    "{name} has no resolution {resolution}; it has {known}.":
-        "{name} hat keine Auflösung {resolution}; es hat {known}.",
     "{name} is {value}; this server knows {known}.": "{name} ist {value}; dieser Server kennt {known}.",
-    "{name} is {value}; this server takes {low} to {high}.":
-        "{name} ist {value}; dieser Server nimmt {low} bis {high}.",
     "{low} to {high} on this server": "{low} bis {high} auf diesem Server",
     "This server has no model {name}.": "Dieser Server hat kein Modell {name}.",
-    "The weights of {name} are not installed on this server.":
-        "Die Gewichte von {name} sind auf diesem Server nicht installiert.",
     "This server has no option {name}.": "Dieser Server hat keine Option {name}.",
     "There is no option {name}": "Es gibt keine Option {name}",
     "Known are {names}": "Bekannt sind {names}",
     "Generate S2 Mesh": "S2-Mesh erzeugen",
-    "Make a mesh of each dropped picture, at the place where it was dropped":
-        "Aus jedem abgelegten Bild ein Mesh machen, dort wo es abgelegt wurde",
     "File": "Datei",
     "The dropped file": "Die abgelegte Datei",
     "Folder": "Ordner",
@@ -31,15 +21,9 @@ GERMAN: dict[str, str] = {
     "Files": "Dateien",
     "Names of several dropped files": "Namen mehrerer abgelegter Dateien",
     "Location": "Position",
-    "Where the first mesh will stand; without it at the 3D cursor":
-        "Wo das erste Mesh stehen wird; ohne Angabe am 3D-Cursor",
     "Sent to the server": "An den Server gesendet",
-    "The server is not running. Press Start; the picture is sent then":
-        "Der Server läuft nicht. Drücke Starten, dann wird das Bild gesendet",
     "Generate it again": "Erzeuge es noch einmal",
     "Import the job again": "Importiere den Auftrag noch einmal",
-    "It goes on at the server. Wait longer, or cancel it":
-        "Er läuft auf dem Server weiter. Warte länger oder brich ihn ab",
     "{title} was not finished within {seconds} s": "{title} wurde in {seconds} s nicht fertig",
     "The object of {title} is gone": "Das Objekt von {title} ist nicht mehr da",
     "The server did not answer in time": "Der Server hat nicht rechtzeitig geantwortet",
@@ -53,46 +37,24 @@ GERMAN: dict[str, str] = {
     "{title} is not finished": "{title} ist nicht fertig",
     "The seed of {title} is not known yet": "Der Startwert von {title} ist noch nicht bekannt",
     "{title} was not sent": "{title} wurde nicht gesendet",
-    "The server ended by itself and is started again": "Der Server hat sich beendet und wird neu gestartet",
     "In the scene": "In der Szene",
     "Waiting for the server": "Wartet auf den Server",
     "The memory is free": "Der Speicher ist frei",
     "The memory is freed after the running job": "Der Speicher wird nach dem laufenden Auftrag frei",
-    "The extension made a mistake: {error}. Press Doctor":
-        "Die Erweiterung hat einen Fehler gemacht: {error}. Drücke Diagnose",
-    "The mesh cannot be put into the scene: {error}": "Das Mesh kann nicht in die Szene gesetzt werden: {error}",
     "Doctor": "Diagnose",
-    "Examine extension, server and device, and put one report into a text and the clipboard":
-        "Erweiterung, Server und Gerät untersuchen und einen Bericht in einen Text und die Zwischenablage legen",
     "Wait": "Warten",
-    "Stay until the server's own examination is done. For scripts":
-        "Bleiben, bis die Untersuchung des Servers fertig ist. Für Skripte",
-    "The report is in the text {name} and in the clipboard":
-        "Der Bericht steht im Text {name} und in der Zwischenablage",
     "Generate": "Erzeugen",
-    "Make a mesh of the object in the picture. Shift-click for four results, each with another seed":
-        "Ein Mesh des Gegenstands im Bild machen. Umschalt-Klick für vier Ergebnisse, jedes mit anderem Startwert",
     "Draw a Seed": "Startwert ziehen",
     "Draw another seed and keep it": "Einen anderen Startwert ziehen und behalten",
-    "Picture file. Empty: the image, or the scene's picture": "Bilddatei. Leer: das Bild in Blender oder das der Szene",
     "Image": "Bild",
-    "Name of a Blender image. Empty: the scene's picture": "Name eines Bilds in Blender. Leer: das Bild der Szene",
-    "Stay until the mesh is in the scene. For scripts; works in background mode too":
-        "Bleiben, bis das Mesh in der Szene ist. Für Skripte, auch im Hintergrundmodus",
     "Time Limit": "Zeitgrenze",
     "Seconds to wait at most; 0: without limit": "So viele Sekunden höchstens warten; 0: ohne Grenze",
-    "Where the first result is put, instead of Place At": "Wohin das erste Ergebnis kommt, anstelle von Platzieren",
     "Start the Server": "Server starten",
-    "Start this machine's server when it is not running": "Den Server dieses Rechners starten, wenn er nicht läuft",
     "Do Not Ask Again": "Nicht mehr fragen",
-    "From now on Generate starts the server without asking": "Von nun an startet Erzeugen den Server, ohne zu fragen",
     "The picture is sent as soon as a server runs": "Das Bild wird gesendet, sobald ein Server läuft",
     "There is no scene": "Es gibt keine Szene",
     "Choose a picture first": "Wähle zuerst ein Bild",
-    "The server cannot take jobs now; its line says why":
-        "Der Server kann gerade keine Aufträge annehmen; seine Zeile sagt, warum",
     "No picture is chosen": "Es ist kein Bild gewählt",
-    "Choose one in the panel, or give filepath or image": "Wähle eines im Panel oder gib filepath oder image an",
     "Sent {title}": "{title} gesendet",
     "Sent {title}, {count} results": "{title} gesendet, {count} Ergebnisse",
     "Made {name}": "{name} ist fertig",
@@ -100,27 +62,12 @@ GERMAN: dict[str, str] = {
     "The server is not running": "Der Server läuft nicht",
     "There is no image {name} in this file": "In dieser Datei gibt es kein Bild {name}",
     "Cancel": "Abbrechen",
-    "Cancel this job. One that waits ends at once, one that runs at its next step":
-        "Diesen Auftrag abbrechen. Ein wartender endet sofort, ein laufender beim nächsten Schritt",
     "Import Result": "Ergebnis importieren",
-    "Put the finished mesh into the scene, at the 3D cursor with the size that is set":
-        "Das fertige Mesh in die Szene setzen, am 3D-Cursor und in der eingestellten Größe",
     "Generate Again": "Noch einmal erzeugen",
-    "Make it again from the same picture with the same options, beside the first":
-        "Noch einmal aus demselben Bild mit denselben Optionen machen, neben das erste",
     "Copy as Python": "Als Python kopieren",
-    "Copy a script that makes this result again to the clipboard":
-        "Ein Skript, das dieses Ergebnis noch einmal macht, in die Zwischenablage kopieren",
     "Delete Job": "Auftrag löschen",
-    "Delete this job and its files from the server. Objects in the scene stay":
-        "Diesen Auftrag und seine Dateien vom Server löschen. Objekte in der Szene bleiben",
     "Clear Finished Jobs": "Fertige Aufträge löschen",
-    "Delete all finished jobs and their files from the server. Objects in the scene stay":
-        "Alle fertigen Aufträge und ihre Dateien vom Server löschen. Objekte in der Szene bleiben",
-    "Stay until it is done. For scripts; works in background mode too":
-        "Bleiben, bis es fertig ist. Für Skripte, auch im Hintergrundmodus",
     "Job": "Auftrag",
-    "The job's number on the server. Empty: the newest": "Die Nummer des Auftrags auf dem Server. Leer: der neueste",
     "Another Seed": "Anderer Startwert",
     "Use another seed, which gives another shape": "Einen anderen Startwert nehmen, der eine andere Form gibt",
     "Copied to the clipboard": "In die Zwischenablage kopiert",
@@ -138,55 +85,29 @@ GERMAN: dict[str, str] = {
     "Choose the picture file": "Die Bilddatei wählen",
     "Use Clipboard": "Zwischenablage nehmen",
     "Clipboard": "Zwischenablage",
-    "Take the picture that was copied in another program":
-        "Das Bild nehmen, das in einem anderen Programm kopiert wurde",
     "Use Render": "Render nehmen",
     "Render": "Render",
-    "Render the scene's camera at its set resolution and take that picture. Blender waits for the render":
-        "Die Kamera der Szene in der eingestellten Auflösung rendern und dieses Bild nehmen. Blender "
-        "wartet auf das Rendern",
     "Use Viewport": "Viewport nehmen",
     "Viewport": "Viewport",
-    "Take a picture of the 3D viewport as it is now, without its overlays":
-        "Ein Bild des 3D-Viewports nehmen, wie er jetzt ist, ohne Overlays",
     "The scene has no camera": "Die Szene hat keine Kamera",
     "Blender runs without a window": "Blender läuft ohne Fenster",
     "Only in a 3D viewport": "Nur in einem 3D-Viewport",
-    "{file} cannot be opened as a picture. Choose another, or save it as PNG.":
-        "{file} lässt sich nicht als Bild öffnen. Wähle ein anderes oder speichere es als PNG.",
     "Render now? Blender waits for it.": "Jetzt rendern? Blender wartet darauf.",
     "Connect": "Verbinden",
-    "Look for the server again and read its list of jobs": "Den Server noch einmal suchen und seine Aufträge lesen",
     "Start Server": "Server starten",
-    "Start the server of this machine, or use the one that runs":
-        "Den Server dieses Rechners starten oder den nehmen, der läuft",
     "Stop Server": "Server anhalten",
-    "Stop the server that this Blender started. A running job goes on at its next start":
-        "Den Server anhalten, den dieses Blender gestartet hat. Ein laufender Auftrag geht beim nächsten Start weiter",
     "Free GPU Memory": "GPU-Speicher freigeben",
-    "Free the GPU's memory for rendering. The next job loads the model again":
-        "Den Speicher der GPU für das Rendern freigeben. Der nächste Auftrag lädt das Modell neu",
     "Open Log": "Protokoll öffnen",
-    "Show the end of the server's log as a text in this file":
-        "Das Ende des Server-Protokolls als Text in dieser Datei zeigen",
     "Open Page": "Seite öffnen",
     "Open the server's page in the browser": "Die Seite des Servers im Browser öffnen",
     "Install Server": "Server installieren",
-    "Install the server in a folder of its own, with its own Python packages. Tells the sizes and asks first":
-        "Den Server in einem eigenen Ordner mit eigenen Python-Paketen installieren. Nennt die Größen und fragt vorher",
     "Address": "Adresse",
-    "For this session only. Empty: as in the preferences": "Nur für diese Sitzung. Leer: wie in den Einstellungen",
     "Token": "Token",
     "After the Running Job": "Nach dem laufenden Auftrag",
     "Wait for the running job instead of refusing": "Auf den laufenden Auftrag warten, statt abzulehnen",
     "Install": "Installieren",
-    "That the sizes are known; a script sets it, the dialog does it for you":
-        "Dass die Größen bekannt sind; ein Skript setzt es, der Dialog tut es von selbst",
     "The server is starting": "Der Server startet",
     "The server is stopping": "Der Server hält an",
-    "The server is being installed; the panel shows how far": "Der Server wird installiert; das Panel zeigt, wie weit",
-    "The address in the preferences is another machine's":
-        "Die Adresse in den Einstellungen gehört einem anderen Rechner",
     "It runs already": "Er läuft schon",
     "Another program started it; stop it there": "Ein anderes Programm hat ihn gestartet; halte ihn dort an",
     "It does not run": "Er läuft nicht",
@@ -194,8 +115,6 @@ GERMAN: dict[str, str] = {
     "No server was started from Blender yet": "Von Blender aus wurde noch kein Server gestartet",
     "Only for a server of this machine": "Nur für einen Server dieses Rechners",
     "It is being installed": "Er wird gerade installiert",
-    "Online Access is off; switch it on in Preferences > System first":
-        "Der Online-Zugriff ist aus; schalte ihn zuerst unter Einstellungen > System ein",
     "The list of jobs": "Die Liste der Aufträge",
     "It is starting": "Er startet gerade",
     "The log is in the text {name}": "Das Protokoll steht im Text {name}",
@@ -229,78 +148,33 @@ GERMAN: dict[str, str] = {
     "Start the server without asking": "Den Server starten, ohne zu fragen",
     "Never": "Nie",
     "Only the Start button starts the server": "Nur der Knopf Starten startet den Server",
-    "Address of the server, as http://127.0.0.1:8493. Empty: the running server of this machine":
-        "Adresse des Servers, etwa http://127.0.0.1:8493. Leer: der laufende Server dieses Rechners",
-    "Token of the server at that address; `s2mesh token` prints it. Empty: this machine's own":
-        "Token des Servers an dieser Adresse; `s2mesh token` gibt es aus. Leer: das dieses Rechners",
     "Server Folder": "Server-Ordner",
-    "Folder of the S2 Mesh server: a copy of its repository. Empty: where Install Server puts it":
-        "Ordner des S2-Mesh-Servers: eine Kopie seines Repositorys. Leer: wohin Server installieren ihn legt",
     "Server Python": "Server-Python",
-    "Python that has the server installed. Empty: the one in the server folder":
-        "Python, in dem der Server installiert ist. Leer: das im Server-Ordner",
     "Server Archive": "Server-Archiv",
-    "Zip of an S2 Mesh release, a file or an address, that Install Server unpacks where the server folder has none":
-        "Zip einer S2-Mesh-Version, Datei oder Adresse, das Server installieren entpackt, wo der "
-        "Server-Ordner leer ist",
     "Data Folder": "Datenordner",
-    "Where the server keeps jobs and its token. Empty: the server's usual folder":
-        "Wo der Server Aufträge und sein Token hält. Leer: sein üblicher Ordner",
     "Start on Generate": "Bei Erzeugen starten",
-    "Whether Generate starts the server of this machine when it is not running":
-        "Ob Erzeugen den Server dieses Rechners startet, wenn er nicht läuft",
     "Free Memory After": "Speicher freigeben nach",
-    "Minutes without a job after which a server that Blender started frees its memory; 0: never":
-        "Minuten ohne Auftrag, nach denen ein von Blender gestarteter Server seinen Speicher freigibt; 0: nie",
     "Cache Folder": "Cache-Ordner",
-    "Where results and thumbnails are kept. Empty: the extension's own folder":
-        "Wo Ergebnisse und Vorschaubilder liegen. Leer: der eigene Ordner der Erweiterung",
     "Cache Size": "Cache-Größe",
-    "Megabytes of results to keep; the oldest go first. They can be fetched from the server again":
-        "So viele Megabyte an Ergebnissen behalten; die ältesten gehen zuerst. Der Server gibt sie noch einmal",
     "Default Size": "Übliche Größe",
-    "Length of the longest side of results, in scenes that have not set their own":
-        "Länge der längsten Seite von Ergebnissen in Szenen, die keine eigene haben",
     "Shade Smooth": "Glatt schattieren",
-    "Shade results smooth, in scenes that have not set their own":
-        "Ergebnisse glatt schattieren in Szenen, die nichts anderes eingestellt haben",
     "Add Clay Material": "Ton-Material geben",
-    "Give new results a plain clay material instead of none":
-        "Neuen Ergebnissen ein schlichtes Ton-Material geben statt keines",
     "Mark as Asset": "Als Asset markieren",
-    "Mark new results as assets, so that the asset browser shows them":
-        "Neue Ergebnisse als Assets markieren, damit der Asset-Browser sie zeigt",
     "Results": "Ergebnisse",
     "Found by itself": "Wird selbst gefunden",
     "S2 Mesh Presets": "S2-Mesh-Vorgaben",
     "Add S2 Mesh Preset": "S2-Mesh-Vorgabe hinzufügen",
-    "Keep the settings of model, quality and faces as a preset, or remove one":
-        "Die Einstellungen von Modell, Qualität und Flächen als Vorgabe behalten oder eine entfernen",
     "Base": "Unten",
-    "The origin is in the middle of the underside, so that the object stands on the ground":
-        "Der Ursprung ist in der Mitte der Unterseite, so dass das Objekt auf dem Boden steht",
     "Center": "Mitte",
-    "The origin is in the middle of the bounding box": "Der Ursprung ist in der Mitte des umgebenden Quaders",
     "3D Cursor": "3D-Cursor",
-    "Place the result at the 3D cursor, as it is when you click Generate":
-        "Das Ergebnis an den 3D-Cursor setzen, wie er beim Klick auf Erzeugen steht",
     "World Origin": "Weltursprung",
     "Place the result at the origin of the world": "Das Ergebnis an den Ursprung der Welt setzen",
-    "Use the picture's transparency; without any, cut a plain background away":
-        "Die Transparenz des Bilds nehmen; gibt es keine, einen einfarbigen Hintergrund wegschneiden",
     "Transparency": "Transparenz",
     "Use the picture's transparency alone": "Nur die Transparenz des Bilds nehmen",
     "Keep": "Behalten",
     "The whole picture is the object": "Das ganze Bild ist der Gegenstand",
     "Seed": "Startwert",
-    "Where the random numbers start: another seed gives another shape, the same gives the same":
-        "Wo die Zufallszahlen beginnen: ein anderer Startwert gibt eine andere Form, derselbe dieselbe",
-    "Stop after the detail stage of so many voxels a side: faster and coarser. 0: the model's last":
-        "Nach der Detailstufe mit so vielen Voxeln je Seite aufhören: schneller und gröber. 0: die letzte des Modells",
-    "Set of models that makes the shape. Empty: the server's own choice":
-        "Die Modelle, die die Form machen. Leer: die Wahl des Servers",
     "Faces": "Flächen",
-    "Simplify the mesh to at most so many triangles": "Das Mesh auf höchstens so viele Dreiecke vereinfachen",
     "Remove Interior": "Inneres entfernen",
     "Remove what lies unseen inside the shape": "Entfernen, was ungesehen im Innern der Form liegt",
     "Remove Loose Pieces": "Lose Teile entfernen",
@@ -308,21 +182,11 @@ GERMAN: dict[str, str] = {
     "Background": "Hintergrund",
     "How the object is told from its background": "Wie der Gegenstand vom Hintergrund unterschieden wird",
     "Coarse Steps": "Schritte, grob",
-    "Sampling steps of the coarse shape; more take longer": "Schritte für die grobe Form; mehr dauern länger",
     "Detail Steps": "Schritte, Details",
-    "Sampling steps of each detail stage; more take longer": "Schritte jeder Detailstufe; mehr dauern länger",
     "Coarse Guidance": "Bildtreue, grob",
-    "How closely the coarse shape follows the picture; 0 and 1 are without guidance":
-        "Wie genau die grobe Form dem Bild folgt; 0 und 1 sind ohne Führung",
     "Detail Guidance": "Bildtreue, Details",
-    "How closely the details follow the picture; 0 and 1 are without guidance":
-        "Wie genau die Details dem Bild folgen; 0 und 1 sind ohne Führung",
     "Thickness": "Dicke",
-    "Where the surface is cut, from inside (-1) to outside (1); more is thicker":
-        "Wo die Oberfläche liegt, von innen (-1) bis außen (1); mehr ist dicker",
     "Largest Shape": "Größte Form",
-    "Refuse a shape with more occupied cells than this, to save memory":
-        "Eine Form mit mehr belegten Zellen ablehnen, um Speicher zu sparen",
     "Size": "Größe",
     "Length of the result's longest side": "Länge der längsten Seite des Ergebnisses",
     "Origin": "Ursprung",
@@ -330,18 +194,9 @@ GERMAN: dict[str, str] = {
     "Place At": "Platzieren",
     "Where the result is put": "Wohin das Ergebnis kommt",
     "Replace Selected": "Auswahl ersetzen",
-    "Give the active mesh object the new shape; its transform, materials and modifiers stay":
-        "Dem aktiven Mesh-Objekt die neue Form geben; Transformation, Materialien und Modifikatoren bleiben",
     "Shade the result smooth": "Das Ergebnis glatt schattieren",
-    "How many results to make, each with another seed; they are set in a row":
-        "Wie viele Ergebnisse, jedes mit anderem Startwert; sie stehen in einer Reihe",
     "Picture": "Bild",
-    "Picture of the object. One object, seen from slightly above, on a plain or transparent background works best":
-        "Bild des Gegenstands. Am besten ein Gegenstand, leicht von oben gesehen, vor einfarbigem oder "
-        "transparentem Hintergrund",
     "New Seed Each Time": "Jedes Mal neuer Startwert",
-    "Draw a new seed for every result, so that each click gives another shape":
-        "Für jedes Ergebnis einen neuen Startwert ziehen, so dass jeder Klick eine andere Form gibt",
     "Limit Faces": "Flächen begrenzen",
     "Simplify the mesh to a number of triangles": "Das Mesh auf eine Zahl von Dreiecken vereinfachen",
     "Set Coarse Steps": "Schritte, grob, setzen",
@@ -356,8 +211,6 @@ GERMAN: dict[str, str] = {
     "Shown Jobs": "Gezeigte Aufträge",
     "How many jobs the list shows": "Wie viele Aufträge die Liste zeigt",
     "Start the server there, or clear the address": "Starte den Server dort oder leere die Adresse",
-    "Choose the folder of its repository, or a release archive, in the extension's preferences":
-        "Wähle in den Einstellungen der Erweiterung den Ordner seines Repositorys oder ein Archiv",
     "{folder} has no S2 Mesh": "In {folder} ist kein S2 Mesh",
     "The extension is switched off": "Die Erweiterung ist ausgeschaltet",
     "Enable S2 Mesh in Preferences > Add-ons": "Schalte S2 Mesh unter Einstellungen > Add-ons ein",

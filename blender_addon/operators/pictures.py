@@ -40,14 +40,25 @@ class S2MESH_OT_ChooseFile(Operator, ImportHelper):
     filter_glob: StringProperty(default=FILE_GLOB, options={"HIDDEN"})
 
     def execute(self, context: Context) -> set[str]:
-        try:
-            image = bpy.data.images.load(bpy.path.abspath(self.filepath), check_existing=True)
-        except RuntimeError:
+        image = self._loaded()
+        if image is None:
             text = t("{file} cannot be opened as a picture. Choose another, or save it as PNG.")
             self.report({"ERROR"}, text.format(file=Path(self.filepath).name))
             return {"CANCELLED"}
         context.scene.s2mesh.picture = image
         return {"FINISHED"}
+
+    def _loaded(self) -> Image | None:
+        """The image of the file; Blender makes one of any file, and finds out only when it reads the pixels."""
+        try:
+            image = bpy.data.images.load(bpy.path.abspath(self.filepath), check_existing=True)
+        except RuntimeError:
+            return None
+        if image.size[0] > 0:
+            return image
+        if not image.users:
+            bpy.data.images.remove(image)
+        return None
 
 
 class _TakePicture:

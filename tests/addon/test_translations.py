@@ -7,7 +7,7 @@ from pathlib import Path
 
 ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
 SHOWN_BY_KEYWORD = ("name", "description", "text", "heading", "placeholder", "title", "confirm_text", "message")
-TABLE = ADDON / "translations_de.py"
+TABLES = (ADDON / "translations_de.py", ADDON / "translations_de_long.py")
 _TOLD = ("view", "words", "option_checks")  # show something without speaking to Blender
 # Code names and drawings of values, which no language changes.
 NO_WORDS = re.compile(r"[^A-Za-z]*|\{[a-z_]+\}|s2mesh[-a-z]*|S2 Mesh")
@@ -16,7 +16,7 @@ NO_WORDS = re.compile(r"[^A-Za-z]*|\{[a-z_]+\}|s2mesh[-a-z]*|S2 Mesh")
 def sources() -> list[Path]:
     """The parts that show something; those without Blender tell their errors in English."""
     files = [*ADDON.glob("*.py"), *ADDON.glob("operators/*.py")]
-    return sorted(path for path in files if path != TABLE and ("bpy" in path.read_text() or path.stem in _TOLD))
+    return sorted(path for path in files if path not in TABLES and ("bpy" in path.read_text() or path.stem in _TOLD))
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -76,18 +76,19 @@ def shown() -> dict[str, str]:
 
 
 def german() -> dict[str, str]:
-    (value,) = [
-        node.value for node in ast.parse(TABLE.read_text()).body if isinstance(node, (ast.AnnAssign)) and node.value
-    ]
-    table = ast.literal_eval(value)
-    assert len(table) == len(value.keys), "a text stands twice in the table"
-    return table
+    """Both tables as one."""
+    pairs = []
+    for path in TABLES:
+        (value,) = [node.value for node in ast.parse(path.read_text()).body if isinstance(node, ast.AnnAssign)]
+        pairs += zip(map(ast.literal_eval, value.keys), map(ast.literal_eval, value.values), strict=True)
+    assert len(dict(pairs)) == len(pairs), "a text stands twice in the tables"
+    return dict(pairs)
 
 
 def test_every_text_has_a_translation():
     known = german()
     missing = [f"{where}: {text!r}" for text, where in shown().items() if text not in known]
-    assert not missing, "not in translations_de.py:\n" + "\n".join(missing)
+    assert not missing, "in no table of German:\n" + "\n".join(missing)
 
 
 def test_nothing_is_translated_that_is_not_shown():

@@ -15,20 +15,11 @@ from typing import Any
 
 import bpy
 import harness
-from using_the_extension import MUG, app, generate, newest, pump, until
+from using_the_extension import MUG, app, generate, newest, pump, refusal, until
 
 SERVER = "tiny"
 FRESH = True
 LIMIT_S = 400
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """The text of the error that an operator reports, in one line."""
-    try:
-        result = call()
-    except RuntimeError as error:
-        return " ".join(str(error).split())
-    raise AssertionError(f"no error, but {result}")
 
 
 def waiting() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import bpy
 import harness
-from using_the_extension import MUG, app, generate, newest, pump, until
+from using_the_extension import MUG, app, generate, newest, pump, refusal, until
 
 SERVER = "tiny"
 FRESH = True
@@ -260,3 +260,26 @@ def test_the_first_answer_needs_no_button():
     harness.enable()
     pump(0.1)
     until(lambda: app().is_online and app().list_came, "the server, by itself")
+
+
+def test_a_chosen_file_and_a_render_become_the_picture():
+    scene = bpy.context.scene
+    assert bpy.ops.s2mesh.choose_file(filepath=MUG) == {"FINISHED"}
+    assert scene.s2mesh.picture.name == "mug.png"
+    message = refusal(lambda: bpy.ops.s2mesh.choose_file(filepath=__file__))
+    assert "cannot be opened as a picture" in message and scene.s2mesh.picture.name == "mug.png", message
+    scene.render.engine, scene.cycles.samples = "CYCLES", 1
+    scene.render.resolution_x = scene.render.resolution_y = 32
+    scene.render.film_transparent = True
+    assert bpy.ops.s2mesh.use_render() == {"FINISHED"}
+    image = scene.s2mesh.picture
+    assert image.name == "Render" and tuple(image.size) == (32, 32) and image.packed_file, "kept in the .blend"
+
+
+def test_the_seed_that_is_drawn_is_kept():
+    settings = bpy.context.scene.s2mesh
+    drawn_seeds = set()
+    for _ in range(5):
+        assert bpy.ops.s2mesh.roll_seed() == {"FINISHED"}
+        drawn_seeds.add(settings.seed)
+    assert len(drawn_seeds) == 5 and not settings.use_random_seed

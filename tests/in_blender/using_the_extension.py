@@ -48,3 +48,12 @@ def generate(**options: Any) -> bpy.types.Object:
     """A mesh of the mug by the operator."""
     assert bpy.ops.s2mesh.generate(filepath=MUG, wait=True, **options) == {"FINISHED"}
     return bpy.data.objects[newest().object_name]
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The text of the error that an operator reports, in one line."""
+    try:
+        result = call()
+    except RuntimeError as error:
+        return " ".join(str(error).split())
+    raise AssertionError(f"no error, but {result}")
