@@ -141,10 +141,6 @@ COUNT = dict(
 )
 
 
-def _is_usable_picture(_settings: PropertyGroup, image: bpy.types.Image) -> bool:
-    return image.source != "VIEWER" and image.type not in ("RENDER_RESULT", "COMPOSITING")
-
-
 class S2MeshSettings(PropertyGroup):
     """Settings of the next generation. A value that is not in use is the preset's own or the server's."""
 
@@ -153,7 +149,8 @@ class S2MeshSettings(PropertyGroup):
         description="Picture of the object. One object, seen from slightly above, on a plain or transparent "
         "background works best",
         type=bpy.types.Image,
-        poll=_is_usable_picture,
+        # No `poll`: Blender 4.2 calls it once more at exit, when the extension that gave it was replaced, and crashes.
+        # Images that hold no picture, such as Viewer Node, are refused when they are read (pictures.py).
     )
 
     preset: StringProperty(**PRESET)
