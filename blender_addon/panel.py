@@ -76,8 +76,9 @@ class S2MESH_PT_Settings(SidebarPanel, Panel):
         row.prop(settings, "use_random_seed", text="", icon="UNLOCKED" if settings.use_random_seed else "LOCKED")
         _switched_row(column, settings, "faces", app.capabilities)
         column.prop(settings, "background")
-        column.prop(settings, "remove_interior")
-        column.prop(settings, "remove_floaters")
+        column = layout.column(heading="Remove")  # the properties' whole names would be cut off
+        column.prop(settings, "remove_interior", text="Interior")
+        column.prop(settings, "remove_floaters", text="Loose Pieces")
 
 
 class S2MESH_PT_Quality(SidebarPanel, Panel):

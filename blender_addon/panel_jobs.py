@@ -7,7 +7,7 @@ from . import app_state, thumbnails
 from .panel import SidebarPanel, draw_text
 from .session import JobRecord
 from .translations import t
-from .view import JobRow, job_row
+from .view import JobRow, job_row, server_line
 from .words import byte_size, duration, option_words
 
 _MORE = 10  # how many further jobs a click on "Show More" shows
@@ -32,8 +32,9 @@ class S2MESH_PT_Jobs(SidebarPanel, Panel):
         if not records:
             layout.label(text="No jobs yet", icon="INFO")
             return
+        online = server_line(app).online
         for record in records[: shown.shown_jobs]:
-            _draw_job(layout, context, record, is_open=shown.open_job == record.key)
+            _draw_job(layout, context, record, online=online, is_open=shown.open_job == record.key)
         rest = len(records) - shown.shown_jobs
         if rest > 0:
             text = t("Show {count} More").format(count=min(rest, _MORE))
@@ -42,8 +43,8 @@ class S2MESH_PT_Jobs(SidebarPanel, Panel):
             button.value = shown.shown_jobs + _MORE
 
 
-def _draw_job(layout: UILayout, context: Context, record: JobRecord, *, is_open: bool) -> None:
-    row = job_row(record)
+def _draw_job(layout: UILayout, context: Context, record: JobRecord, *, online: bool, is_open: bool) -> None:
+    row = job_row(record, online=online)
     box = layout.box()
     whole = box.row()
     if icon := thumbnails.icon_of(record.key):

@@ -66,8 +66,8 @@ def server_line(app: "AppState") -> ServerLine:
     return _of_ready(app.ready)
 
 
-def job_row(record: "JobRecord") -> JobRow:
-    """A record's line. One without a job is on its way to the server."""
+def job_row(record: "JobRecord", *, online: bool) -> JobRow:
+    """A record's line. One without a job is on its way to the server; nothing moves while that is away."""
     job, error = record.job, record.error
     problem = (_sentences(error),) if error else ()
     if job is None:
@@ -78,12 +78,13 @@ def job_row(record: "JobRecord") -> JobRow:
         )  # fmt: skip
     if job.error is not None and not problem:
         problem = (capital(f"{job.error.message} {job.error.advice}".strip()),)
+    away = not online and not job.finished
     return JobRow(
         title=record.title or job.title,
-        text=job_text(job, record.state_text),
-        icon="ERROR" if error else _JOB_ICONS.get(job.state, "QUESTION"),
+        text=t("Waiting for the server") if away else job_text(job, record.state_text),
+        icon="ERROR" if error else "UNLINKED" if away else _JOB_ICONS.get(job.state, "QUESTION"),
         fraction=job.fraction if job.state in ("running", "interrupted") else None,
-        bar=bar_text(job),
+        bar="" if away else bar_text(job),
         active=not job.finished,
         problem=problem,
     )
@@ -133,7 +134,7 @@ def _of_error(app: "AppState", error: S2MeshError) -> ServerLine:
                 text=t("The server cannot start"), icon="ERROR", details=(_sentences(app.process_problem),), alert=True
             )
         if app.ready is not None and error.timed_out:  # a busy server is not a dead one
-            return ServerLine(text=t("Busy"), icon="TIME", details=(t("It answers slowly."),), online=True)
+            return ServerLine(text=t("Busy"), icon="SORTTIME", details=(t("It answers slowly."),), online=True)
         return ServerLine(text=t("Offline"), icon="UNLINKED", details=(_sentences(error),))
     title = next((words for kind, words in _TITLES.items() if isinstance(error, kind)), None)
     return ServerLine(
@@ -151,7 +152,7 @@ def _of_ready(ready: "Ready") -> ServerLine:
         return ServerLine(text=t("The server cannot work"), icon="ERROR", details=(problem, *details), alert=True)
     if ready.running or ready.worker_state == "busy":
         text = t("Busy, {count} waiting").format(count=ready.queued) if ready.queued else t("Busy")
-        return ServerLine(text=text, icon="TIME", details=details, online=True)
+        return ServerLine(text=text, icon="SORTTIME", details=details, online=True)
     if ready.worker_state == "starting":
         return ServerLine(text=t("Loading weights"), icon="SORTTIME", details=details, online=True)
     return ServerLine(text=t("Ready"), icon="CHECKMARK", details=details, online=True)

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--readme", type=Path, metavar="DIR", help="gets the README's two pictures, of the last root")
     parser.add_argument("--zip", type=Path, help="the extension; default: built now")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="that is chosen; default: %(default)s")
     parser.add_argument("--limit", type=float, default=1200.0, metavar="SECONDS", help="of one Blender")
     parser.add_argument("--freeze", type=float, default=1.0, metavar="SECONDS", help="that Blender may stand still")
     given = parser.parse_args(arguments)
@@ -48,6 +50,7 @@ def main(arguments: list[str]) -> int:
         parser.error("give --make once for each --root, in their order, or not at all")
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         parser.error("this needs root, for chroot")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Blender and server end, too
     for suite, root in zip(given.make, given.root, strict=False):
         print(f"{root}: {suite}, {windowed_tree.SUITES[suite]}")
         windowed_tree.make(suite, root)
@@ -69,14 +72,15 @@ def one(root: Path, archive: Path, given: argparse.Namespace) -> bool:
     print(f"Blender {version} in {root}", flush=True)
     work = Path(tempfile.mkdtemp(prefix="s2mesh-windowed-", dir=root / "tmp"))
     shots = given.screenshots / version
+    shutil.rmtree(shots, ignore_errors=True)  # what an earlier run saw
     try:
-        inside = prepare(work, root, archive, given.freeze)
+        inside = prepare(work, root, archive, given)
         data_dir = work / "home" / ".local" / "share" / "s2mesh"  # where the extension looks by itself
         server = Server(command=starter(data_dir), data_dir=str(data_dir), log=str(work / "server.log")).start()
         try:
             log = work / "blender.log"
             script, task = inside / "windowed_script.py", str(inside / "task.json")
-            blender = windowed_tree.start_blender(root, inside / "home", script, [task], log)
+            blender = windowed_tree.start_blender(root, inside, script, [task], log)
             try:
                 found = follow(blender, work, server, given.limit)
             finally:
@@ -101,17 +105,17 @@ def one(root: Path, archive: Path, given: argparse.Namespace) -> bool:
     return not found
 
 
-def prepare(work: Path, root: Path, archive: Path, freeze_s: float) -> Path:
+def prepare(work: Path, root: Path, archive: Path, given: argparse.Namespace) -> Path:
     """What Blender reads, inside of the tree; returns the folder's path as it is in there."""
     work.chmod(0o755)
-    for name in ("shots", "asks", "home"):
+    for name in ("shots", "asks", "home", "tmp"):
         (work / name).mkdir()
-    for path in (archive, PICTURE, HERE / "windowed_script.py", HERE / "windowed_hand.py"):
+    for path in (archive, given.picture, HERE / "windowed_script.py", HERE / "windowed_hand.py"):
         shutil.copy(path, work)
     inside = Path("/") / work.resolve().relative_to(root.resolve())
     task = {name: str(inside / name) for name in ("shots", "asks")}
     task |= {"results": str(inside / "results.jsonl"), "zip": str(inside / archive.name)}
-    task |= {"picture": str(inside / PICTURE.name), "freeze_s": str(freeze_s)}
+    task |= {"picture": str(inside / given.picture.name), "freeze_s": str(given.freeze)}
     (work / "task.json").write_text(json.dumps(task))
     (work / "results.jsonl").touch()
     return inside

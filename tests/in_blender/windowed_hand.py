@@ -42,6 +42,7 @@ class Hand:
 
     def __init__(self, shots: Path) -> None:
         self.shots = shots
+        self.is_shooting = False
         self._known: dict[str, tuple[int, int]] = {}  # where a button was last, from the region's upper left corner
 
     # --- what there is; looked up each time, since Blender makes screens anew ---
@@ -152,6 +153,9 @@ class Hand:
         boxes = {key: (item.x, item.y, item.width, item.height) for key, item in areas.items()}
         text = json.dumps({"window": (self.window.width, self.window.height), **boxes, **facts})
         (self.shots / f"{name}.json").write_text(text)
+        self.is_shooting = True
         process = subprocess.Popen(["import", "-window", "root", str(self.shots / f"{name}.png")])
         yield from until(lambda: process.poll() is not None, "the picture of the screen")
+        yield
+        self.is_shooting = False
         assert process.returncode == 0, f"import ended with status {process.returncode}"

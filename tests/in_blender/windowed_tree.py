@@ -88,11 +88,20 @@ def version(root: Path) -> str:
     return found.group(1)
 
 
-def start_blender(root: Path, home: Path, script: Path, arguments: list[str], log: Path) -> subprocess.Popen:
-    """Blender on a screen of its own, at its factory settings. All paths but the log's are inside of the tree."""
+def start_blender(root: Path, work: Path, script: Path, arguments: list[str], log: Path) -> subprocess.Popen:
+    """Blender on a screen of its own, at its factory settings. Paths are those inside of the tree, but the log's."""
     width, height = SCREEN
     command = [
-        *("chroot", str(root), "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", f"HOME={home}"),
+        *(
+            "chroot",
+            str(root),
+            "env",
+            "-i",
+            "PATH=/usr/bin:/bin",
+            "LANG=C.UTF-8",
+            f"HOME={work}/home",
+            f"TMPDIR={work}/tmp",
+        ),
         *("LIBGL_ALWAYS_SOFTWARE=1", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1"),
         *("xvfb-run", "-n", str(free_display()), "-s", f"-screen 0 {width}x{height}x24"),
         *("blender", "--factory-startup", "--enable-event-simulate", "--window-geometry", "0", "0"),
