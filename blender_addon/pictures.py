@@ -96,7 +96,7 @@ def _check_kind(image: bpy.types.Image) -> None:
     if image.source == "TILED":
         raise PictureError(f"{name} is made of UDIM tiles", "Choose an image of one piece.")
     if image.type == "RENDER_RESULT":
-        raise PictureError(f"{name} is no image of its own", "Press the button Render instead: it renders and takes the picture.")
+        raise PictureError(f"{name} is no image of its own", "Press the button Render instead.")
     if image.type == "MULTILAYER":
         raise PictureError(f"{name} has several layers", "Save the layer that you want as a picture and choose that.")
 
