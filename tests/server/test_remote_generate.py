@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -59,6 +60,16 @@ def assert_one_error(result, status, *words):
         assert word in err
 
 
+@pytest.fixture
+def one_thread():
+    """Sums in the same order as in the worker, which the live server starts with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_the_same_mesh_and_the_same_facts_as_here(run, picture, tiny_models_dir, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "tiny", TINY)
     options = ["--seed", "5", "--steps", "2", "--guidance", "2.5", "--no-remove-floaters", "--json", "--quiet"]
