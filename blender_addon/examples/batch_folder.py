@@ -47,8 +47,12 @@ def main(arguments: list[str]) -> int:
     else:
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     api = find_api()
-    if given.start:
-        api.start_server()
+    try:
+        if given.start:
+            api.start_server()
+    except api.S2MeshError as error:
+        print(error)
+        return 1
     failed = 0
     for index, path in enumerate(pictures):
         if any(made.get("batch_picture") == path.name for made in bpy.data.objects):
