@@ -29,7 +29,7 @@ import windowed_tree  # noqa: E402
 from run import starter  # noqa: E402
 from servers import Server  # noqa: E402
 
-PICTURE = ROOT / "packaging" / "examples" / "lighthouse.png"  # which the starter model makes well and fast
+PICTURE = ROOT / "packaging" / "examples" / "sofa.png"  # which the starter model can make
 END_S = 30.0  # for Blender's own end
 
 

@@ -79,7 +79,7 @@ def for_readme(folder: Path, target: Path) -> None:
     """The panel at work, and the result in the viewport."""
     target.mkdir(parents=True, exist_ok=True)
     panel, result = read(folder, "5_later"), read(folder, "13_alone")
-    save(panel.crop(panel.facts["sidebar"]), target / "blender_panel.png", 200_000)
+    save(panel.crop(panel.facts["sidebar"])[:-54], target / "blender_panel.png", 200_000)
     save(result.crop(result.facts["area"]), target / "blender_result.png", 300_000)
 
 

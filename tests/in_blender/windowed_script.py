@@ -129,7 +129,7 @@ class Session:
         yield from hand.key("RET", at=(area.x + area.width // 2, area.y + area.height // 2))
         yield from until(lambda: settings.picture, "the chosen picture")
         assert settings.picture.name == picture.name
-        settings.size = SIZE
+        settings.size, settings.seed, settings.use_random_seed = SIZE, 0, False
         yield from pause(1.0)  # Blender makes the preview
         yield from hand.shot("1_ready")
 
@@ -235,11 +235,17 @@ class Session:
             if item != made:
                 bpy.data.objects.remove(item)
         made.location = bpy.context.scene.cursor.location = (0, 0, 0)
+        made.rotation_euler.z = 0.35  # three quarters of its front
         bpy.context.view_layer.objects.active = made
         with bpy.context.temp_override(window=hand.window, area=hand.area, region=hand.region("WINDOW")):
             made.select_set(True)
             bpy.ops.view3d.view_selected()
             made.select_set(False)
+        view = hand.area.spaces.active.region_3d
+        yield from pause(1.0)  # the view moves there smoothly
+        view.view_distance *= 1.35
+        view.view_location += view.view_rotation @ Vector((0.12 * view.view_distance, 0, 0))  # beside the sidebar
+        yield from until(lambda: self.server_says().startswith("Ready"), "the server's rest")
         yield from pause(1.0)
         yield from hand.shot("13_alone")
 
