@@ -15,13 +15,15 @@ CONSTRAINTS = ROOT / "packaging" / "constraints"
 STATE = "s2mesh.json"  # in the environment; see installing.py for what it says
 FILES = {"runtime": ("common.txt", "torch.txt"), "dev": ("dev.txt",)}  # set name: its files of pins
 
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")  # `test -n 0` takes one after the other
+
 USAGE = """usage: python3 packaging/run.py [--cpu | --cuda] [-v] VERB ...
 
 Installs what is missing into .venv of this clone (or the folder S2MESH_VENV), then runs the verb.
 
 verbs:
   setup     install only; with --runtime without the tools that only the tests need
-  test      run the tests; what follows goes to pytest (paths are read from the repository's root)
+  test      run the tests, a file on each core; what follows goes to pytest (paths from the repository's root)
   test-blender [VERSION...]  run the tests of the extension in real Blenders (4.2, 4.5, 5.0), fetched first: 1 GB each
   generate, doctor and every other verb of s2mesh: `python3 packaging/run.py help` lists them
 
@@ -76,7 +78,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "test":
         os.chdir(ROOT)
-        return hand_over([python, "-m", "pytest", *rest])
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores go to several test files at once
+        return hand_over([python, "-m", "pytest", *PARALLEL, *rest])
     if verb == "test-blender":
         return hand_over([python, str(ROOT / "packaging" / "test_blender.py"), *rest])
     script = python_of(folder).with_name("s2mesh.exe" if os.name == "nt" else "s2mesh")
@@ -95,7 +98,8 @@ def say(message: str) -> None:
 
 def hand_over(command: list[str]) -> int:
     """Becomes the command; on Windows, where a process cannot, waits for it and returns its status."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch crawl on a busy machine
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "1000")):  # server/settings.py says why
+        os.environ.setdefault(name, value)
     for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):  # would lead the environment's Python astray
         os.environ.pop(name, None)
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from core import __version__
 from core.cli.errors import DEBUG_VARIABLE, run_reporting
+from server.settings import THREADS
 
 
 class Verb(NamedTuple):
@@ -51,8 +52,8 @@ options:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns its exit status (2 for the user's mistakes, 1 for ours)."""
-    # Read when torch is loaded. Threads that spin while they wait made a busy machine thirty times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
     arguments = list(sys.argv[1:] if argv is None else argv)
     while arguments[:1] == ["--debug"] or (len(arguments) > 1 and arguments[-1] == "--debug"):
         arguments.remove("--debug")

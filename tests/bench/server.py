@@ -16,6 +16,7 @@ Nothing passes or fails here.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 
 from server.client import Client
 from server.data_dir import DataDir
+from server.settings import THREADS
 from server.worker import protocol
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +68,12 @@ class InProcess:
     def __init__(self, image: Path, folder: Path) -> None:
         self._image, self._folder = image, folder
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _IN_PROCESS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _IN_PROCESS],
+            cwd=ROOT,
+            env={**THREADS, **os.environ},  # as every command of s2mesh has it
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def seconds(self, options: dict[str, Any], *, bare: bool) -> float:
