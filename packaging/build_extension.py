@@ -20,6 +20,7 @@ from bpy_environments import bpy_folder, existing, known_versions, variable_of  
 from environment import ROOT, SetupError, fail  # noqa: E402
 
 SOURCE = ROOT / "blender_addon"
+FOR_DEVELOPERS = (Path("README.md"),)  # in the folder, not in the zip
 SHIPPED = ("blender_manifest.toml", "LICENSE", "*.py", "operators/*.py", "presets/**/*.py", "examples/*.py")
 OLDEST_BLENDER = (4, 2)
 # Blender unpacks without times, so an update still has newer files than what it replaces.
@@ -36,7 +37,8 @@ def stray_files(source: Path) -> list[Path]:
     """What lies in the folder and would not be shipped, caches aside."""
     shipped = set(shipped_files(source))
     files = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
-    return sorted(path for path in files if path not in shipped and "__pycache__" not in path.parts)
+    known = shipped | set(FOR_DEVELOPERS)
+    return sorted(path for path in files if path not in known and "__pycache__" not in path.parts)
 
 
 def is_left_out(path: Path) -> bool:
