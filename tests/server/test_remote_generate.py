@@ -158,7 +158,14 @@ def test_ctrl_c_cancels_what_is_on_the_server(server, tmp_path):
             jobs = [job for job in client.jobs() if job["id"] not in before]
             return jobs if len(jobs) == 3 and jobs[-1]["stage"] == "structure" else None
 
-        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            line,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` makes it ignored
+        )
         try:
             jobs = wait_for(ours, "three jobs")
             process.send_signal(signal.SIGINT)
