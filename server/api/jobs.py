@@ -50,7 +50,8 @@ def _check_form() -> None:
             raise ApiError("invalid_parameter", f"the form has `{name}` more than once; send one.", field=name)
     if "image" not in request.files:
         raise ApiError("image_missing", "send the picture as the file `image` of a multipart form.")
-    g.options = parse_options(_given_options(), service().settings.preset)
+    g.given = _given_options()
+    g.options = parse_options(g.given, service().settings.preset)
 
 
 @api.post("/jobs", summary="Make a mesh of a picture", responses={202: JobAnswer, 409: ErrorAnswer, **_BUSY})
@@ -159,8 +160,7 @@ def _check_installed(preset: str) -> None:
 
 def _digest(picture: bytes, options: dict[str, Any]) -> str:
     """Of what makes two requests the same; a seed that the server drew does not count."""
-    given = _given_options() or {}
-    asked = {**options, "seed": given.get("seed")}
+    asked = {**options, "seed": (g.given or {}).get("seed")}
     return hashlib.sha256(hashlib.sha256(picture).digest() + json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -192,8 +192,10 @@ class _Job:
             for number, name in enumerate(names):
                 networks.get(name)
                 step(number + 1, len(names))
+        picture = Path(self._command.source).read_bytes()
+        origin = {"seed": self.options.seed, "image_sha256": hashlib.sha256(picture).hexdigest()}
         result = generate(
-            Path(self._command.source).read_bytes(),
+            picture,
             networks,
             self.options,
             on_progress=self._progress,
@@ -212,18 +214,17 @@ class _Job:
             "dtype": str(networks.dtype).removeprefix("torch."),
         }
         with ours.stage(EXPORT, len(self.outputs.formats) + 2) as step:
-            self._export(result, step)
+            self._export(result, origin, step)
         facts["seconds"] = round(time.perf_counter() - started, 3)
         facts["timings"] = {name: round(seconds, 3) for name, seconds in (ours.timings | result.timings).items()}
-        description = json.dumps(self._described(result, facts), indent=2).encode()
+        description = json.dumps(self._described(result, origin, facts), indent=2).encode()
         self._write("job.json", description)
         return facts
 
-    def _export(self, result: GenerationResult, step: Step) -> None:
+    def _export(self, result: GenerationResult, origin: dict[str, Any], step: Step) -> None:
         """The mesh in every format asked for, and pictures of it."""
         steps = len(self.outputs.formats) + 2 + (TURN_FRAMES if self.outputs.turntable else 0)
-        extras = {"seed": result.seed, "settings": result.settings, "image": self._command.title}
-        extras |= {"image_sha256": self._source_sha256(), "job_id": self._command.job_id}
+        extras = {**origin, "settings": result.settings, "image": self._command.title, "job_id": self._command.job_id}
         for number, file_format in enumerate(self.outputs.formats):
             self._write(f"mesh.{file_format}", mesh_bytes(result.mesh, file_format, extras=extras))
             step(number + 1, steps)
@@ -234,13 +235,12 @@ class _Job:
             turning = turntable_webp(result.mesh, on_frame=lambda number: step(drawn + number, steps))
             self._write("turntable.webp", turning)
 
-    def _described(self, result: GenerationResult, facts: dict[str, Any]) -> dict[str, Any]:
+    def _described(self, result: GenerationResult, origin: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """The content of job.json: all that is needed to make the same mesh again."""
         return {
             "job_id": self._command.job_id,
             "title": self._command.title,
-            "image_sha256": self._source_sha256(),
-            "seed": result.seed,
+            **origin,
             "options": self._command.options,
             "settings": result.settings,
             "result": facts,
@@ -248,9 +248,6 @@ class _Job:
             "s2mesh": __version__,
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         }
-
-    def _source_sha256(self) -> str:
-        return hashlib.sha256(Path(self._command.source).read_bytes()).hexdigest()
 
     def _write_picture(self, picture: RGBAImage) -> None:
         content = io.BytesIO()
