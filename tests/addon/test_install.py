@@ -1,6 +1,5 @@
 """Installing the server from the panel: Pythons, and the run of packaging/run.py, with a small real one."""
 
-import functools
 import subprocess
 import sys
 import threading
@@ -13,26 +12,9 @@ from blender_addon.discovery import process_lives
 from blender_addon.install_python import FoundPython, candidates, find_python, probe
 from blender_addon.install_server import Installation, default_folder, fetch, find_installation
 from tests.support.live_server import ROOT, wait_for
-from tests.support.small_install import never, no_words, small_archive
+from tests.support.small_install import never, no_words
 
 PYTHON = FoundPython(command=(sys.executable,), version=sys.version_info[:2])
-
-
-@pytest.fixture
-def small(tmp_path):
-    """Makes archives of a small S2 Mesh."""
-    return functools.partial(small_archive, tmp_path)
-
-
-@pytest.fixture
-def installed(small, tmp_path):
-    """Makes an unpacked one."""
-
-    def make(plan="works"):
-        fetch(small(plan), tmp_path / "server", should_stop=never, progress=no_words)
-        return Installation(tmp_path / "server")
-
-    return make
 
 
 # --- the run ---

@@ -1,6 +1,5 @@
 """Archives of the server: unpacked whole or not at all, from the disk and from the net, never trusted."""
 
-import functools
 import os
 import stat
 import sys
@@ -12,27 +11,10 @@ from blender_addon import install_archive
 from blender_addon.client_errors import DiskFull, InstallFailed, OnlineAccessNeeded, Stopped
 from blender_addon.install_python import FoundPython
 from blender_addon.install_server import Installation, archive_bytes, fetch
-from tests.support.small_install import RUN, archive, never, no_words, small_archive
+from tests.support.small_install import RUN, archive, never, no_words
 from tests.support.stub_http import StubServer
 
 PYTHON = FoundPython(command=(sys.executable,), version=sys.version_info[:2])
-
-
-@pytest.fixture
-def small(tmp_path):
-    """Makes archives of a small S2 Mesh."""
-    return functools.partial(small_archive, tmp_path)
-
-
-@pytest.fixture
-def installed(small, tmp_path):
-    """Makes an unpacked one."""
-
-    def make(plan="works"):
-        fetch(small(plan), tmp_path / "server", should_stop=never, progress=no_words)
-        return Installation(tmp_path / "server")
-
-    return make
 
 
 def test_an_archive_without_a_folder_at_its_top(small, tmp_path):

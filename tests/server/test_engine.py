@@ -12,32 +12,15 @@ import trimesh
 from PIL import Image
 
 from core.config.generation import MESH_FORMATS
-from core.config.presets import PRESETS
 from core.errors import ConfigError
 from server.jobs.estimate import Estimate, job_stages
 from server.jobs.model import ARTIFACTS
 from server.worker import protocol
 from server.worker.engine import Engine
-from tests.support.engine_bench import Bench
 from tests.support.live_server import picture_bytes
-from tests.support.tiny_presets import TINY, TINY_TWO
+from tests.support.tiny_presets import TINY_TWO
 
 ALWAYS = ["input.png", "coarse.glb", "mesh.glb", "preview.png", "job.json"]  # in order
-
-
-@pytest.fixture(scope="module")
-def one_engine(tmp_path_factory, tiny_models_dir):
-    """One engine for all tests: networks take seconds to warm up."""
-    with pytest.MonkeyPatch.context() as patch:
-        for preset in (TINY, TINY_TWO):
-            patch.setitem(PRESETS, preset.name, preset)
-        yield Bench(tmp_path_factory.mktemp("jobs"), tiny_models_dir)
-
-
-@pytest.fixture
-def bench(one_engine):
-    yield one_engine
-    one_engine.watch = lambda event: None
 
 
 def names(folder: Path) -> set[str]:

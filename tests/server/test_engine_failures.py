@@ -20,21 +20,7 @@ from server.worker.engine import JobTooLarge
 from tests.support.engine_bench import Bench
 from tests.support.live_server import picture_bytes
 from tests.support.tiny_models import save_tiny_weights
-from tests.support.tiny_presets import TINY, TINY_TWO
-
-
-@pytest.fixture(scope="module")
-def one_engine(tmp_path_factory, tiny_models_dir):
-    with pytest.MonkeyPatch.context() as patch:
-        for preset in (TINY, TINY_TWO):
-            patch.setitem(PRESETS, preset.name, preset)
-        yield Bench(tmp_path_factory.mktemp("jobs"), tiny_models_dir)
-
-
-@pytest.fixture
-def bench(one_engine):
-    yield one_engine
-    one_engine.watch = lambda event: None
+from tests.support.tiny_presets import TINY_TWO
 
 
 def failed(bench: Bench, command: protocol.Run | None = None, **how) -> protocol.Failed:
