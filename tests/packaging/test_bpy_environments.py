@@ -100,7 +100,11 @@ def test_the_workflows_install_the_libraries_that_are_named(environments):
 def test_the_workflow_tests_every_version_that_has_pins(environments):
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     assert "blender: [" + ", ".join(f'"{version}"' for version in environments.known_versions()) + "]" in text
-    assert " ".join(environments.known_versions()) in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_ci_run_tries_the_oldest_and_the_newest_version(environments):
+    oldest, *_, newest = environments.known_versions()
+    assert f"test-blender {oldest} {newest}\n" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 def test_a_python_is_tried_before_it_is_taken(environments, tmp_path):
