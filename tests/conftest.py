@@ -1,10 +1,16 @@
 """Shared by all tests: a fixed seed before each, the skip reasons of the markers, live servers."""
 
+import os
 import random
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
+
+# Triton looks at this when it is first imported: without a GPU its kernels run in the interpreter on the CPU.
+if not any(Path("/dev").glob("nvidia*")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

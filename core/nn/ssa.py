@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.config.models import SSAConfig
 from core.ops.block_plan import BlockPlan, make_block_plan
-from core.ops.ssa import compressed_attention, select_blocks, selected_attention, window_attention
+from core.ops.ssa import spatial_sparse_attention
 from core.sparse.conv import SubmanifoldConv3d
 from core.sparse.layers import SparseGroupNorm, SparseSiLU
 from core.sparse.resample import SparseDownsample, pool_plan
@@ -117,13 +117,8 @@ class SpatialSparseAttention(nn.Module):
         place = F.embedding(position_in_cell(x, config.compression_block), self.intra_block_pe.flatten(0, 2))
         kc = self._heads(self.compression_key(x.replace(k.flatten(1) + place.to(k.dtype))).feats)  # [M, G, D]
         vc = self._heads(self.compression_value(x.replace(v.flatten(1))).feats)  # [M, G, D]
-        coarse, lse = compressed_attention(q, kc, vc, plan.cu_seqlens, plan.cu_cells)
-        chosen = select_blocks(q, kc, lse, plan, config.selected_blocks)
-        fine = selected_attention(q, k, v, chosen, plan)
-        local = window_attention(q, k, v, windows.order, windows.cu_seqlens)
-
-        gate = self.gate(x.feats)[:, :, None, None]  # [N, 3, 1, 1]
-        mixed = gate[:, 0] * coarse + gate[:, 1] * fine + gate[:, 2] * local  # [N, H, D]
+        gate = self.gate(x.feats)  # [N, 3]
+        mixed = spatial_sparse_attention(q, k, v, kc, vc, gate, plan, windows, config.selected_blocks)
         return x.replace(self.proj_o(mixed.flatten(1)))
 
     def _heads(self, feats: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ works here. ``backend_report`` says what would run and why.
 
 import enum
 import functools
+import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,8 +18,18 @@ import torch
 
 from core.errors import ConfigError
 
-OPS = ("compressed_attention", "select_blocks", "selected_attention", "window_attention", "submanifold_conv3d")
+OPS = (
+    "compressed_attention",
+    "select_blocks",
+    "selected_attention",
+    "window_attention",
+    "spatial_sparse_attention",
+    "submanifold_conv3d",
+    "modulated_norm",
+)
 TRITON_OPS: frozenset[str] = frozenset()  # ops that have a Triton kernel
+OLDEST_TRITON = (3, 2)
+OLDEST_CAPABILITY = (8, 0)
 
 
 class Backend(enum.Enum):
@@ -82,9 +94,11 @@ def _triton_obstacle(op: str, device: torch.device) -> str | None:
     """Why Triton cannot run ``op`` on ``device``, or None."""
     if op not in TRITON_OPS:
         return f"{op} has no Triton kernel in this version"
+    if device.type == "cpu" and _requested.get() is Backend.TRITON and os.environ.get("TRITON_INTERPRET") == "1":
+        return _triton_missing()  # Triton's interpreter: for tests, far slower than torch
     if device.type != "cuda":
         return f"Triton kernels need a CUDA device, not {device.type}"
-    return _triton_missing()
+    return _triton_missing() or _device_obstacle(torch.cuda.current_device() if device.index is None else device.index)
 
 
 @functools.cache
@@ -94,4 +108,26 @@ def _triton_missing() -> str | None:
         return "Triton is not installed"
     if torch.version.hip is not None:
         return "the Triton kernels are for NVIDIA devices only"
+    try:
+        version = importlib.import_module("triton").__version__
+    except (ImportError, OSError) as error:
+        return f"Triton cannot be imported: {error}"
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
+        return f"Triton {version} is too old: {'.'.join(map(str, OLDEST_TRITON))} or newer is needed"
     return None
+
+
+@functools.cache
+def _device_obstacle(index: int) -> str | None:
+    """Why kernels cannot run on CUDA device ``index``, or None: one small kernel is built and run there, once."""
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    if capability < OLDEST_CAPABILITY:
+        return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0 or newer"
+    try:
+        from core.ops.kernels.probe import add_one
+
+        device = torch.device("cuda", index)
+        works = bool((add_one(torch.zeros(256, device=device)) == 1).all())
+    except Exception as error:  # whatever the compiler, linker or driver has to say: torch runs instead
+        return f"a first Triton kernel failed on {name} ({type(error).__name__}: {str(error).strip()[:200]})"
+    return None if works else f"a first Triton kernel gave wrong numbers on {name}"

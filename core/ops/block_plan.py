@@ -1,13 +1,30 @@
-"""The blocks of a coordinate set, as spatial sparse attention needs them: computed once, used by every layer.
+"""Blocks and windows of a coordinate set, as spatial sparse attention needs them: computed once, used by every layer.
 
 Letters: N tokens, M cells (occupied compression blocks), W occupied selection blocks, B samples. Tokens are sorted
 so that those of one selection block are consecutive; cells and blocks ascend with (batch, x, y, z).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Memo:
+    """What kernels derive from a plan (tile tables, slot tables), kept with it: built at the first use."""
+
+    _entries: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
+
+    def get(self, key: Hashable, builder: Callable[[], T]) -> T:
+        """What ``builder()`` returned on the first call with ``key``."""
+        if key not in self._entries:
+            self._entries[key] = builder()
+        return self._entries[key]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,7 @@ class BlockPlan:
     sample_tokens: tuple[int, ...]  # cu_seqlens, on the host
     sample_blocks: tuple[int, ...]  # cu_sample_blocks, on the host
     layers: tuple["CellLayers", ...]  # one for each sample
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,22 @@ class CellLayers:
 
     cells: tuple[Tensor, ...]  # each [blocks with more than r cells] int64
     column: Tensor | None  # [blocks of the sample] int64: place of each block in that order; None: the same
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Voxels grouped by window: rows ``order[cu_seqlens[w]:cu_seqlens[w + 1]]`` are window ``w``."""
+
+    order: Tensor  # [N] int64: grouped position -> voxel row
+    inverse: Tensor  # [N] int64: voxel row -> grouped position
+    cu_seqlens: Tensor  # [W + 1] int32
+    max_len: int  # voxels in the fullest window; 0 if there are none
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+
+    @property
+    def num_windows(self) -> int:
+        """W, occupied windows only."""
+        return self.cu_seqlens.shape[0] - 1
 
 
 def make_block_plan(

@@ -1,4 +1,4 @@
-"""Spatial sparse attention (Direct3D-S2, section 3.2): its four operations on plain tensors.
+"""Spatial sparse attention (Direct3D-S2, section 3.2) on plain tensors: the whole, and its four operations.
 
 Letters: N tokens, M cells (occupied compression blocks), W occupied selection blocks, B samples, H query heads,
 G key heads (head g serves the query heads g H / G ..), D channels per head, S selected blocks per token.
@@ -10,11 +10,31 @@ from torch import Tensor
 
 from core.ops.attention import segment_attention
 from core.ops.backend import Backend, backend_for
-from core.ops.block_plan import BlockPlan, CellLayers
+from core.ops.block_plan import BlockPlan, CellLayers, WindowPlan
 from core.ops.reference import ssa as reference
 
 SCORES_PER_STEP = {"cpu": 2**20}  # scores of tokens against cells alive at once
 SCORES_PER_STEP_ACCELERATOR = 2**27
+
+
+def spatial_sparse_attention(
+    q: Tensor,  # [N, H, D]
+    k: Tensor,  # [N, G, D]
+    v: Tensor,  # [N, G, D]
+    kc: Tensor,  # [M, G, D] pooled keys
+    vc: Tensor,  # [M, G, D] pooled values
+    gate: Tensor,  # [N, 3] weights of the three branches: cells, selected blocks, window
+    plan: BlockPlan,
+    windows: WindowPlan,
+    num_selected: int,
+) -> Tensor:
+    """The three branches and their sum weighted by ``gate``. Returns [N, H, D]."""
+    coarse, lse = compressed_attention(q, kc, vc, plan.cu_seqlens, plan.cu_cells)
+    chosen = select_blocks(q, kc, lse, plan, num_selected)
+    fine = selected_attention(q, k, v, chosen, plan)
+    local = window_attention(q, k, v, windows.order, windows.cu_seqlens)
+    gate = gate[:, :, None, None]  # [N, 3, 1, 1]
+    return gate[:, 0] * coarse + gate[:, 1] * fine + gate[:, 2] * local
 
 
 def compressed_attention(

@@ -3,28 +3,12 @@
 Windows are cubes of ``window`` voxels; a shift moves them without wrap-around. Letters: N voxels, W windows.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from core.ops.block_plan import WindowPlan
 from core.sparse.coords import bounds, check_key_range, encode_keys, parents
 from core.sparse.tensor import SparseTensor
-
-
-@dataclass(frozen=True)
-class WindowPlan:
-    """Voxels grouped by window: rows ``order[cu_seqlens[w]:cu_seqlens[w + 1]]`` are window ``w``."""
-
-    order: Tensor  # [N] int64: grouped position -> voxel row
-    inverse: Tensor  # [N] int64: voxel row -> grouped position
-    cu_seqlens: Tensor  # [W + 1] int32
-    max_len: int  # voxels in the fullest window; 0 if there are none
-
-    @property
-    def num_windows(self) -> int:
-        """W, occupied windows only."""
-        return self.cu_seqlens.shape[0] - 1
 
 
 def plan_windows(
