@@ -26,8 +26,9 @@ OPS = (
     "spatial_sparse_attention",
     "submanifold_conv3d",
     "modulated_norm",
+    "pool_cells",
 )
-TRITON_OPS: frozenset[str] = frozenset()  # ops that have a Triton kernel
+TRITON_OPS = frozenset({"pool_cells"})  # ops that have a Triton kernel
 OLDEST_TRITON = (3, 2)
 OLDEST_CAPABILITY = (8, 0)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import InputError
+from core.ops.pooling import pool_cells
 from core.sparse.coords import check_key_range, decode_keys, encode_keys, parents
 from core.sparse.tensor import INT32_MAX, CoordCache, SparseTensor
 
@@ -20,7 +21,7 @@ class PoolPlan:
     """Which cell every voxel falls into."""
 
     inverse: Tensor  # [N] int64: voxel -> cell
-    counts: Tensor  # [M] int64: voxels in each cell
+    cu_cells: Tensor  # [M + 1] int32: first position in ``order`` of each cell, then N
     order: Tensor  # [N] int64: voxels sorted by cell, stable
     cache: CoordCache  # of the cells, ascending (batch, x, y, z)
 
@@ -38,26 +39,8 @@ def _plan_pool(fine: CoordCache, factor: int) -> PoolPlan:
     cells, position, counts = torch.unique_consecutive(keys, return_inverse=True, return_counts=True)
     inverse = torch.empty_like(order)
     inverse[order] = position
-    return PoolPlan(inverse, counts, order, fine.derive(decode_keys(cells, extent).to(torch.int32)))
-
-
-class _SumPool(torch.autograd.Function):
-    """Sum of the rows of each cell, in float32 and in the same order every time."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, feats: Tensor, plan: PoolPlan) -> Tensor:
-        ctx.save_for_backward(plan.inverse)
-        ctx.dtype = feats.dtype
-        if feats.device.type == "cuda":  # index_add would add in an order that differs from run to run
-            return torch.segment_reduce(feats[plan.order].float(), "sum", lengths=plan.counts, axis=0, unsafe=True)
-        total = torch.zeros(plan.counts.shape[0], feats.shape[1], device=feats.device)
-        return total.index_add_(0, plan.inverse, feats.float())
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        (inverse,) = ctx.saved_tensors
-        return grad.to(ctx.dtype).index_select(0, inverse), None
+    cu_cells = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
+    return PoolPlan(inverse, cu_cells, order, fine.derive(decode_keys(cells, extent).to(torch.int32)))
 
 
 class SparseDownsample(nn.Module):
@@ -73,8 +56,8 @@ class SparseDownsample(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """feats [N, C] -> [M, C] in ascending (batch, x, y, z), same dtype; sums in float32."""
         plan = pool_plan(x, self.factor)
-        mean = _SumPool.apply(x.feats, plan) / (plan.counts + 1).to(torch.float32)[:, None]
-        return SparseTensor(mean.to(x.dtype), plan.cache.coords, cache=plan.cache)
+        feats = pool_cells(x.feats, plan.order, plan.cu_cells, plan.inverse)
+        return SparseTensor(feats, plan.cache.coords, cache=plan.cache)
 
 
 class SparseUpsample(nn.Module):
