@@ -32,7 +32,7 @@ class WindowAttention(nn.Module):
         """feats [N, C] -> [N, C]."""
         plan = window_plan(x, self.window, self.shift)
         q, k, v = self.to_qkv(x.feats).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(1)  # each [N, H, D]
-        return x.replace(self.to_out(window_attention(q, k, v, plan.order, plan.cu_seqlens).flatten(1)))
+        return x.replace(self.to_out(window_attention(q, k, v, plan).flatten(1)))
 
 
 class SparseTransformerBlock(nn.Module):

@@ -5,6 +5,9 @@ G key heads (head g serves the query heads g H / G ..), D channels per head, S s
 All scores are scaled by 1/sqrt(D). Arithmetic is float32 in every dtype.
 """
 
+import importlib
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -27,12 +30,21 @@ def spatial_sparse_attention(
     plan: BlockPlan,
     windows: WindowPlan,
     num_selected: int,
+    *,
+    deterministic: bool = True,
 ) -> Tensor:
-    """The three branches and their sum weighted by ``gate``. Returns [N, H, D]."""
-    coarse, lse = compressed_attention(q, kc, vc, plan.cu_seqlens, plan.cu_cells)
+    """The three branches below and their sum weighted by ``gate``. Returns [N, H, D].
+
+    With ``deterministic`` off, kernels may add up the gradients of keys and values in any order, which is faster.
+    """
+    if backend_for("spatial_sparse_attention", q.device) is Backend.TRITON:
+        return _kernels().spatial_sparse_attention(
+            q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic=deterministic
+        )
+    coarse, lse = compressed_attention(q, kc, vc, plan)
     chosen = select_blocks(q, kc, lse, plan, num_selected)
     fine = selected_attention(q, k, v, chosen, plan)
-    local = window_attention(q, k, v, windows.order, windows.cu_seqlens)
+    local = window_attention(q, k, v, windows)
     gate = gate[:, :, None, None]  # [N, 3, 1, 1]
     return gate[:, 0] * coarse + gate[:, 1] * fine + gate[:, 2] * local
 
@@ -41,15 +53,17 @@ def compressed_attention(
     q: Tensor,  # [N, H, D]
     kc: Tensor,  # [M, G, D]
     vc: Tensor,  # [M, G, D]
-    cu_seqlens_q: Tensor,  # [B + 1] int32
-    cu_seqlens_k: Tensor,  # [B + 1] int32
+    plan: BlockPlan,
 ) -> tuple[Tensor, Tensor]:
     """Every token attends to all cells of its sample: output [N, H, D] and natural log-sum-exp [H, N] float32."""
-    if backend_for("compressed_attention", q.device) is Backend.REFERENCE:
-        return reference.compressed_attention(q, kc, vc, cu_seqlens_q, cu_seqlens_k)
-    samples = torch.arange(cu_seqlens_q.shape[0] - 1, device=q.device)
-    sample_of_token = samples.repeat_interleave(cu_seqlens_q.diff().long(), output_size=q.shape[0])
-    return segment_attention(q, kc, vc, sample_of_token[:, None, None], cu_seqlens_k)
+    backend = backend_for("compressed_attention", q.device)
+    if backend is Backend.REFERENCE:
+        return reference.compressed_attention(q, kc, vc, plan)
+    if backend is Backend.TRITON:
+        return _kernels().compressed_attention(q, kc, vc, plan)
+    samples = torch.arange(plan.cu_seqlens.shape[0] - 1, device=q.device)
+    sample_of_token = samples.repeat_interleave(plan.cu_seqlens.diff().long(), output_size=q.shape[0])
+    return segment_attention(q, kc, vc, sample_of_token[:, None, None], plan.cu_cells)
 
 
 def select_blocks(
@@ -67,8 +81,11 @@ def select_blocks(
         [G, N, S] int32 block numbers (running through the batch), ascending, then -1 where a sample has fewer.
     """
     q, kc, lse = q.detach(), kc.detach(), lse.detach()
-    if backend_for("select_blocks", q.device) is Backend.REFERENCE:
+    backend = backend_for("select_blocks", q.device)
+    if backend is Backend.REFERENCE:
         return reference.select_blocks(q, kc, lse, plan, num_selected)
+    if backend is Backend.TRITON:
+        return _kernels().select_blocks(q, kc, lse, plan, num_selected)
     groups = kc.shape[1]
     out = torch.full((groups, q.shape[0], num_selected), -1, dtype=torch.int32, device=q.device)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
@@ -97,8 +114,11 @@ def selected_attention(
     plan: BlockPlan,
 ) -> Tensor:
     """Every token attends to all tokens of its selected blocks together. Returns [N, H, D]."""
-    if backend_for("selected_attention", q.device) is Backend.REFERENCE:
+    backend = backend_for("selected_attention", q.device)
+    if backend is Backend.REFERENCE:
         return reference.selected_attention(q, k, v, block_index, plan)
+    if backend is Backend.TRITON:
+        return _kernels().selected_attention(q, k, v, block_index, plan)
     return segment_attention(q, k, v, block_index.transpose(0, 1), plan.cu_blocks)[0]
 
 
@@ -106,16 +126,24 @@ def window_attention(
     q: Tensor,  # [N, H, D]
     k: Tensor,  # [N, G, D]
     v: Tensor,  # [N, G, D]
-    order: Tensor,  # [N] int64: rows grouped by window
-    cu_windows: Tensor,  # [windows + 1] int32: first position in ``order`` of each window, then N
+    windows: WindowPlan,
 ) -> Tensor:
     """Every token attends to the tokens of its window. Returns [N, H, D]."""
-    if backend_for("window_attention", q.device) is Backend.REFERENCE:
-        return reference.window_attention(q, k, v, order, cu_windows)
-    window_of_token = torch.empty_like(order)
-    windows = torch.arange(cu_windows.shape[0] - 1, device=q.device)
-    window_of_token[order] = windows.repeat_interleave(cu_windows.diff().long(), output_size=order.shape[0])
-    return segment_attention(q, k, v, window_of_token[:, None, None], cu_windows, order)[0]
+    backend = backend_for("window_attention", q.device)
+    if backend is Backend.REFERENCE:
+        return reference.window_attention(q, k, v, windows)
+    if backend is Backend.TRITON:
+        return _kernels().window_attention(q, k, v, windows)
+    lengths = windows.cu_seqlens.diff().long()
+    number = torch.arange(windows.num_windows, device=q.device)
+    window_of_token = torch.empty_like(windows.order)
+    window_of_token[windows.order] = number.repeat_interleave(lengths, output_size=len(window_of_token))
+    return segment_attention(q, k, v, window_of_token[:, None, None], windows.cu_seqlens, windows.order)[0]
+
+
+def _kernels() -> ModuleType:
+    """The Triton side, imported where it runs: Triton need not be installed."""
+    return importlib.import_module("core.ops.kernels.ssa")
 
 
 def _block_scores(q: Tensor, keys: list[Tensor], lse: Tensor, layers: CellLayers) -> Tensor:

@@ -6,7 +6,7 @@ Quadratic in the number of tokens. Letters as in ``core.ops.ssa``; so are the ar
 import torch
 from torch import Tensor
 
-from core.ops.block_plan import BlockPlan
+from core.ops.block_plan import BlockPlan, WindowPlan
 from core.ops.reference.attention import masked_attention
 
 
@@ -14,11 +14,10 @@ def compressed_attention(
     q: Tensor,  # [N, H, D]
     kc: Tensor,  # [M, G, D]
     vc: Tensor,  # [M, G, D]
-    cu_seqlens_q: Tensor,  # [B + 1]
-    cu_seqlens_k: Tensor,  # [B + 1]
+    plan: BlockPlan,
 ) -> tuple[Tensor, Tensor]:
     """Attention to every cell of the same sample: [N, H, D] and log-sum-exp [H, N]."""
-    same_sample = _owner(cu_seqlens_q)[:, None] == _owner(cu_seqlens_k)  # [N, M]
+    same_sample = _owner(plan.cu_seqlens)[:, None] == _owner(plan.cu_cells)  # [N, M]
     return masked_attention(q, kc, vc, same_sample.expand(kc.shape[1], -1, -1))
 
 
@@ -64,12 +63,11 @@ def window_attention(
     q: Tensor,  # [N, H, D]
     k: Tensor,  # [N, G, D]
     v: Tensor,  # [N, G, D]
-    order: Tensor,  # [N]
-    cu_windows: Tensor,  # [windows + 1]
+    windows: WindowPlan,
 ) -> Tensor:
     """Attention to every token of the same window: [N, H, D]."""
-    window = torch.empty_like(order)
-    window[order] = _owner(cu_windows)
+    window = torch.empty_like(windows.order)
+    window[windows.order] = _owner(windows.cu_seqlens)
     same_window = window[:, None] == window
     return masked_attention(q, k, v, same_window.expand(k.shape[1], -1, -1))[0]
 

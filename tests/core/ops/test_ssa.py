@@ -9,28 +9,17 @@ import torch
 from core.errors import ConfigError
 from core.ops import attention, ssa
 from core.ops.backend import OPS, Backend, backend_report, use_backend
-from core.ops.block_plan import BlockPlan, make_block_plan
+from core.ops.block_plan import BlockPlan
 from core.ops.reference import attention as reference_attention
+from tests.support.attention_cases import make_case, random_inputs, random_voxels
 
 H, G, D = 6, 2, 8
 
 
-def rows_of(ids: torch.Tensor) -> torch.Tensor:
-    return torch.unique(ids, dim=0, return_inverse=True)[1]
-
-
-def plan_of(samples: list[int], side: int = 32, cell: int = 4) -> tuple[BlockPlan, torch.Tensor, torch.Tensor]:
-    """The plan of random voxels, their cells, and their coordinates sorted into blocks."""
-    parts = []
-    for b, count in enumerate(samples):
-        xyz = torch.unique(torch.randint(0, side, (count, 3)), dim=0)
-        parts.append(torch.cat([torch.full((len(xyz), 1), b), xyz], dim=1))
-    coords = torch.cat(parts)
-    block = torch.cat([coords[:, :1], coords[:, 1:] // 8], dim=1)
-    order = torch.argsort(rows_of(block), stable=True)
-    coords, block = coords[order], block[order]
-    cells = rows_of(torch.cat([coords[:, :1], coords[:, 1:] // cell], dim=1))
-    return make_block_plan(coords[:, 0], rows_of(block), cells, len(samples)), cells, coords
+def plan_of(samples: list[int], side: int = 32, cell: int = 4) -> tuple[BlockPlan, torch.Tensor]:
+    """The plan of random voxels, and their cells."""
+    case = make_case([random_voxels(count, side) for count in samples], cell=cell)
+    return case.plan, case.cell_of_token
 
 
 def random_heads(count: int, heads: int, dtype=torch.float32) -> torch.Tensor:
@@ -81,20 +70,20 @@ def test_segments_match_reference_with_empty_ones_and_queries_without_any(scratc
 
 
 def test_compressed_attention(scratch):
-    plan, cells, _ = plan_of([300, 200])
+    plan, cells = plan_of([300, 200])
     q, kc, vc = (
         random_heads(len(cells), H),
         random_heads(int(cells.max()) + 1, G),
         random_heads(int(cells.max()) + 1, G),
     )
-    assert_same(lambda: ssa.compressed_attention(q, kc, vc, plan.cu_seqlens, plan.cu_cells), [q, kc, vc])
+    assert_same(lambda: ssa.compressed_attention(q, kc, vc, plan), [q, kc, vc])
 
 
 @pytest.mark.parametrize("cell", [2, 4, 8])
 def test_selection_is_the_references(scratch, cell):
-    plan, cells, _ = plan_of([400, 20, 300], cell=cell)
+    plan, cells = plan_of([400, 20, 300], cell=cell)
     q, kc = random_heads(len(cells), H), random_heads(int(cells.max()) + 1, G)
-    lse = ssa.compressed_attention(q, kc, kc, plan.cu_seqlens, plan.cu_cells)[1]
+    lse = ssa.compressed_attention(q, kc, kc, plan)[1]
     chosen = {}
     for backend in (Backend.TORCH, Backend.REFERENCE):
         with use_backend(backend):
@@ -109,9 +98,9 @@ def test_selection_is_the_references(scratch, cell):
 
 
 def test_selection_survives_scores_beyond_the_range_of_exp():
-    plan, cells, _ = plan_of([400], cell=8)
+    plan, cells = plan_of([400], cell=8)
     q, kc = 60 * random_heads(len(cells), H), 60 * random_heads(int(cells.max()) + 1, G)
-    lse = ssa.compressed_attention(q, kc, kc, plan.cu_seqlens, plan.cu_cells)[1]
+    lse = ssa.compressed_attention(q, kc, kc, plan)[1]
     assert lse.isfinite().all() and lse.max() > 1000
     chosen = ssa.select_blocks(q, kc, lse, plan, 1)[0, :, 0]
     mass = torch.zeros(len(cells), int(cells.max()) + 1)
@@ -129,7 +118,7 @@ def test_ties_go_to_the_lower_block():
 
 
 def test_selected_attention(scratch):
-    plan, cells, _ = plan_of([300, 40])
+    plan, cells = plan_of([300, 40])
     q, k, v = random_heads(len(cells), H), random_heads(len(cells), G), random_heads(len(cells), G)
     blocks = plan.cu_blocks.shape[0] - 1
     index = torch.stack([torch.randperm(blocks)[:5] for _ in range(G * len(cells))]).view(G, len(cells), 5).int()
@@ -138,25 +127,28 @@ def test_selected_attention(scratch):
 
 
 def test_window_attention(scratch):
-    _, cells, coords = plan_of([300, 40])
-    window = rows_of(torch.cat([coords[:, :1], (coords[:, 1:] + 3) // 6], dim=1))
-    order = torch.argsort(window, stable=True)
-    lengths = torch.bincount(window)
-    cu_windows = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-    q, k, v = random_heads(len(cells), H), random_heads(len(cells), G), random_heads(len(cells), G)
-    assert_same(lambda: [ssa.window_attention(q, k, v, order, cu_windows)], [q, k, v])
+    case = make_case([random_voxels(300, 32), random_voxels(40, 32)], window=6, shift=3)
+    n = len(case.coords)
+    q, k, v = random_heads(n, H), random_heads(n, G), random_heads(n, G)
+    assert_same(lambda: [ssa.window_attention(q, k, v, case.windows)], [q, k, v])
+
+
+def test_the_whole_is_its_parts_weighted(scratch):
+    case = make_case([random_voxels(300, 32), random_voxels(40, 32)])
+    inputs = random_inputs(case, H, G, D, torch.float32)
+    assert_same(lambda: [ssa.spatial_sparse_attention(*inputs, case.plan, case.windows, 3)], inputs)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 4e-3), (torch.float16, 5e-4)])
 def test_half_precision_differs_from_the_reference_by_one_rounding(dtype, tolerance):
-    plan, cells, _ = plan_of([200])
+    plan, cells = plan_of([200])
     q, k, v = (random_heads(len(cells), heads, dtype) for heads in (H, G, G))
     index = torch.randint(0, plan.cu_blocks.shape[0] - 1, (G, len(cells), 1)).int()
     assert_same(lambda: [ssa.selected_attention(q, k, v, index, plan)], [q, k, v], tolerance)
 
 
 def test_backward_keeps_nothing_quadratic():
-    plan, cells, _ = plan_of([4000])
+    plan, cells = plan_of([4000])
     n = len(cells)
     q, k, v = random_heads(n, H), random_heads(n, G), random_heads(n, G)
     index = torch.arange(8, dtype=torch.int32).expand(G, n, 8)
