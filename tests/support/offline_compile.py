@@ -33,6 +33,7 @@ class Compiled:
     registers: int  # of a thread, at most 255
     spill_bytes: int  # local memory of a thread
     shared_bytes: int
+    half_products: int  # products of half-precision matrices in the source
     tensor_core: int  # wgmma or mma instructions in the PTX
     async_copies: int
     constants: str
@@ -94,6 +95,7 @@ def compile_launch(kernel: Any, args: tuple, options: dict, target: int) -> Comp
         registers=registers,
         spill_bytes=local,
         shared_bytes=compiled.metadata.shared,
+        half_products=len(re.findall(r"tt\.dot .*?x(?:bf16|f16)>", compiled.asm["ttir"])),
         tensor_core=len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
         async_copies=ptx.count("cp.async.c") + ptx.count("cp.async.bulk"),
         constants=" ".join(f"{k}={v}" for k, v in sorted(options.items())),
