@@ -1,120 +1,296 @@
-"""Spatial sparse attention against dense attention over the same tokens: seconds and their ratio.
+"""Spatial sparse attention against dense attention and the authors' kernels, in one process and taking turns.
 
-    python -m tests.bench.ssa [--quick] [--backward] [--json] [--device cuda] [--threads 2]
+    python -m tests.bench.ssa [--device cuda] [--backward] [--quick] [--json] [--threads 2] [--minutes M] [--report]
 
-Both sides have the same width, query heads and tokens; the SSA side is the whole module (projections
-and gates included), the dense side scaled_dot_product_attention alone. The tokens are the
-occupied cells of a spherical shell. Nothing passes or fails here.
+Scopes: ``kernel`` is the op on given queries, keys, pooled keys and gates, with what follows from coordinates computed
+before on both sides; ``module`` is the whole layer with its projections, with that computed before (``ms``), in each
+call (``with_geometry_ms``), or once for 24 layers, 15 steps and 2 branches (``amortised_ms``). The dense side is
+attention alone with the same heads and tokens. Passes: ``forward`` without gradients, and ``backward`` alone.
+
+Ceilings come first, and every percentage refers to them. On a GPU rows go to tests/bench/results. Nothing passes or
+fails here; a row whose ``ms`` is null says why under ``problems``.
 """
 
 import argparse
-import json
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from core.config.models import SSAConfig
+from core.config.presets import STARTER, V1_0, V1_1
 from core.nn.ssa import SpatialSparseAttention
-from core.ops.backend import backend_report
-from core.sparse.coords import sort_into_blocks
+from core.ops.ssa import spatial_sparse_attention
 from core.sparse.tensor import SparseTensor
+from tests.bench.parts import authors, rivals
+from tests.bench.parts.floors import SHORT, block_facts, count, dense_floor_ms, floor_ms, union_ratio
+from tests.bench.parts.results import Sheet, parser_of
+from tests.bench.parts.shells import Problem, features, make_problem
+from tests.bench.parts.timing import CPU, GPU, QUICK, captured, free, medians, one_line, peak_mb, working
 
-RELEASED = SSAConfig(num_heads=32, num_kv_heads=2, compression_block=8, selection_block=8, selected_blocks=8)
-STARTER = SSAConfig(num_heads=6, num_kv_heads=2, compression_block=8, selection_block=8, selected_blocks=8)
-CASES = {  # name, width, sizes of SSA, tokens
-    "quick": [("starter", 192, STARTER, 1000), ("starter", 192, STARTER, 4000)],
-    "full": [
-        ("starter", 192, STARTER, 4000),
-        ("starter", 192, STARTER, 16000),
-        ("released", 1024, RELEASED, 4000),
-        ("released", 1024, RELEASED, 16000),
-    ],
+RELEASED_LAYERS, RELEASED_STEPS, BRANCHES = 24, 15, 2
+GRAPH_TOKENS = 16_384  # up to here launches weigh, and a graph is timed too
+UNION_TILES = (4, 8)
+CONFIGS: dict[str, tuple[int, SSAConfig]] = {  # name: width, sizes
+    "v1.1": (1024, V1_1.sparse[-1].dit.ssa),
+    "v1.0": (1024, V1_0.sparse[-1].dit.ssa),  # the 1024 stage: compression in cells of 4, 8 blocks
+    "v1.0-512": (1024, V1_0.sparse[0].dit.ssa),  # 32 blocks
+    "starter": (192, STARTER.sparse[0].dit.ssa),
+    "tiny": (64, replace(V1_1.sparse[0].dit.ssa, num_heads=4, selected_blocks=2)),
 }
+COLUMNS = ("config", "tokens", "dtype", "regime", "pass", "scope", "ms", "graph_ms", "sdpa_flash_ms", "cudnn_ms",
+           "authors_ms", "flex_ms", "floor_ms", "of_floor", "vs_flash", "peak_mb")  # fmt: skip
 
 
-def shell(tokens: int) -> torch.Tensor:
-    """About ``tokens`` cells of a spherical surface two cells thick, sorted into blocks: [N, 4] int32."""
-    radius = (tokens / (8 * torch.pi)) ** 0.5
-    side = int(2 * radius) + 4
-    axis = torch.arange(side)
-    xyz = torch.cartesian_prod(axis, axis, axis)
-    distance = (xyz + 0.5 - side / 2).norm(dim=1)
-    return sort_into_blocks(F.pad(xyz[(distance - radius).abs() < 1], (1, 0)).int(), 8)
+class Case(NamedTuple):
+    """One set of inputs and what is measured on it."""
+
+    config: str
+    tokens: int
+    dtype: torch.dtype = torch.bfloat16
+    regime: str = "smooth"
+    shift: int = 0
+    scopes: tuple[str, ...] = ("kernel", "module")
+    dense: bool = True  # else, and for the module, the dense side's times are those of an earlier row of this size
+    twice: bool = False  # measure again, to show how much a time moves
+    flex: bool = False
 
 
-def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The fastest of ``repeats`` runs, after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+ON_GPU = (  # the sizes of the targets first: time may be short
+    Case("v1.1", 131_072),
+    Case("v1.1", 45_900),
+    Case("v1.1", 10_700, twice=True),
+    Case("v1.0", 131_072, scopes=("kernel",), dense=False),
+    Case("v1.1", 4_096),
+    Case("v1.0", 45_900, dense=False),
+    Case("v1.0-512", 10_700, dense=False),
+    Case("v1.1", 131_072, regime="iid", scopes=("kernel",), dense=False),
+    Case("v1.1", 45_900, regime="iid", scopes=("kernel",), dense=False),
+    Case("v1.1", 45_900, shift=4, scopes=("kernel",), dense=False),
+    Case("v1.1", 45_900, torch.float16, scopes=("kernel",)),
+    Case("v1.1", 10_700, torch.float16, "iid", scopes=("kernel",)),
+    Case("v1.1", 45_900, scopes=("kernel",), dense=False, flex=True),  # last: it compiles for a minute
+)
+ON_CPU = tuple(
+    Case(config, tokens, torch.float32, scopes=("module",))
+    for config in ("starter", "v1.1")
+    for tokens in (4000, 16000)
+)
+TINY = (Case("tiny", 300, torch.float32, twice=True), Case("tiny", 300, torch.float32, "iid", 4, ("kernel",), False))
 
 
-def measure(name: str, width: int, config: SSAConfig, tokens: int, device: torch.device, backward: bool) -> dict:
-    """One row of the table."""
-    coords = shell(tokens).to(device)
-    module = SpatialSparseAttention(width, config).to(device).requires_grad_(backward)
-    x = SparseTensor(torch.randn(len(coords), width, device=device).requires_grad_(backward), coords)
-    shape = (1, config.num_heads, len(coords), width // config.num_heads)
-    q, k, v = (torch.randn(shape, device=device).requires_grad_(backward) for _ in range(3))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, keep."""
+    options = parser_of("ssa", "SSA against dense attention and the authors' kernels.").parse_args(argv)
+    sheet = Sheet("ssa", options, COLUMNS)
+    on_gpu = sheet.device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    cases = tuple(case._replace(dtype=dtype) for case in TINY) if options.quick else ON_GPU if on_gpu else ON_CPU
+    earlier: dict[tuple, dict[str, float]] = {}
+    for case in cases:
+        if sheet.budget.spent():
+            break
+        for row in measure(case, sheet, options, earlier):
+            sheet.add(row)
+        free(sheet.device)
+    return sheet.finish()
 
-    def ssa() -> None:
-        out = module(x).feats
-        if backward:
-            out.sum().backward()
 
-    def dense() -> None:
-        out = F.scaled_dot_product_attention(q, k, v)
-        if backward:
-            out.sum().backward()
-
-    sparse_s = seconds(ssa, device, repeats=2)
-    dense_s = seconds(dense, device, repeats=1)
-    return {
-        "case": name,
-        "tokens": len(coords),
-        "ssa_s": round(sparse_s, 4),
-        "dense_s": round(dense_s, 4),
-        "ratio": round(dense_s / sparse_s, 2),
-        "backward": backward,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
+def measure(
+    case: Case, sheet: Sheet, options: argparse.Namespace, earlier: dict[tuple, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one case."""
+    device, (width, config) = sheet.device, CONFIGS[case.config]
+    problem = make_problem(case.tokens, width, config, case.regime, case.dtype, device, case.shift)
+    work = count(problem)
+    known = {
+        "config": case.config,
+        "tokens": work.tokens,
+        "dtype": SHORT[case.dtype],
+        "regime": case.regime,
+        "shift": case.shift,
+        "cells": work.cells,
+        "blocks": work.blocks,
+        "tokens_of_blocks": block_facts(problem.plan),
+        "rho": {str(size): union_ratio(problem.chosen, problem.windows, size) for size in UNION_TILES},
     }
+    for scope in case.scopes:
+        side = Kernel(problem, config, case.shift) if scope == "kernel" else Module(problem, case, device)
+        for backward in (False, True) if options.backward else (False,):
+            part = floor_ms(work, sheet.ceilings, case.dtype, backward)
+            row = {**known, "pass": "backward" if backward else "forward", "scope": scope}
+            row |= _times(side, case, problem, backward, options.quick, earlier)
+            row |= {"floor_ms": part["total"], "floor_parts_ms": part}
+            row["dense_floor_ms"] = dense_floor_ms(work, sheet.ceilings, case.dtype, backward)
+            ours, flash = row["ms"], row["sdpa_flash_ms"]
+            row["of_floor"] = round(part["total"] / ours, 3) if ours and scope == "kernel" else None
+            row["vs_flash"] = round(flash / ours, 2) if ours and flash else None
+            row["vs_authors"] = round(row["authors_ms"] / ours, 2) if ours and row["authors_ms"] else None
+            yield row
+        del side
+        free(device)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="SSA against dense attention.")
-    parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
-    parser.add_argument("--backward", action="store_true", help="forward and backward together")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    torch.manual_seed(0)
-    if not arguments.json:
-        backend = next(line for line in backend_report(device) if line.op == "selected_attention")
-        print(f"backend {backend.backend.value}: {backend.reason}")
-        print(f"{'case':10} {'tokens':>7} {'SSA s':>9} {'dense s':>9} {'dense / SSA':>12}")
-    for case in CASES["quick" if arguments.quick else "full"]:
-        row = measure(*case, device, arguments.backward)
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-        else:
-            print(
-                f"{row['case']:10} {row['tokens']:7} {row['ssa_s']:9.4f} {row['dense_s']:9.4f} {row['ratio']:11.2f}x",
-                flush=True,
-            )
+class Kernel:
+    """The op, ours and theirs, on the same tensors."""
+
+    def __init__(self, problem: Problem, config: SSAConfig, shift: int):
+        self.problem, self.config, self.shift = problem, config, shift
+        self.inputs, self.grad = problem.inputs, problem.grad
+
+    def ours(self) -> Tensor:
+        """[N, H, D]."""
+        p = self.problem
+        return spatial_sparse_attention(*p.inputs, p.plan, p.windows, self.config.selected_blocks)
+
+    def theirs(self) -> Callable[[], Tensor]:
+        """May raise ``authors.Absent``."""
+        return authors.kernel_call(self.problem, self.config, self.shift)
+
+
+class Module:
+    """The layer, ours and theirs, with the same weights and features."""
+
+    def __init__(self, problem: Problem, case: Case, device: torch.device):
+        self.width, self.config = CONFIGS[case.config]
+        self.shift = case.shift
+        self.layer = SpatialSparseAttention(self.width, self.config, case.shift).to(device, case.dtype)
+        self.x = problem.x.replace(features(problem.x.coords, self.width, case.regime, 9).to(case.dtype))
+        self.inputs = (self.x.feats, *self.layer.parameters())
+        self.grad = features(problem.x.coords, self.width, "iid", 10).to(case.dtype)
+
+    def ours(self) -> Tensor:
+        """[N, C]."""
+        return self.layer(self.x).feats
+
+    def with_geometry(self) -> Tensor:
+        """The same on coordinates that were never seen."""
+        return self.layer(SparseTensor(self.x.feats, self.x.coords)).feats
+
+    def theirs(self) -> Callable[[], Tensor]:
+        """May raise ``authors.Absent``."""
+        return authors.module_call(self.layer, self.config, self.x.feats, self.x.coords, self.shift)
+
+
+def _times(
+    side: Kernel | Module,
+    case: Case,
+    problem: Problem,
+    backward: bool,
+    quick: bool,
+    earlier: dict[tuple, dict[str, float]],
+) -> dict[str, Any]:
+    """Milliseconds of all sides of one row, under the names of the results file."""
+    device, problems = problem.q.device, {}
+    policy = QUICK if quick else GPU if device.type == "cuda" else CPU
+    for tensor in side.inputs:
+        tensor.requires_grad_(backward)
+    builders = {"ours": lambda: _timed(side.ours, side, backward)}
+    try:
+        theirs = side.theirs()
+        builders["authors"] = lambda: _timed(theirs, side, backward)
+    except authors.Absent as reason:
+        problems["authors"] = str(reason)
+    except Exception as error:  # theirs, on a machine that it does not know: said in the row
+        problems["authors"] = one_line(error)
+    size = (problem.q.shape, case.dtype, backward)
+    measures_dense = (case.dense and isinstance(side, Kernel)) or size not in earlier
+    if measures_dense:
+        grad = problem.grad if backward else None
+        for name, backend in rivals.DENSE.items():
+            builders[name] = lambda backend=backend: rivals.dense_call(backend, problem.q, grad)
+    if isinstance(side, Module) and not backward:
+        builders["with_geometry"] = lambda: _timed(side.with_geometry, side, False)
+    if backward:
+        builders["both"] = lambda: lambda: torch.autograd.grad(side.ours(), side.inputs, side.grad)
+    if case.twice:
+        builders["again"] = lambda: _timed(side.ours, side, backward)
+    if device.type == "cuda" and problem.q.shape[0] <= GRAPH_TOKENS:
+        builders["graph"] = lambda: captured(lambda: _timed(side.ours, side, backward), device)
+    if case.flex and isinstance(side, Kernel) and not backward and device.type == "cuda":
+        masks: list[Callable[[], object]] = []
+
+        def flex() -> Callable[[], object]:
+            call, build = rivals.flex_call(problem)
+            masks.append(build)
+            return call
+
+        builders["flex"] = flex
+        builders["flex_masks"] = lambda: masks[0]
+    calls: dict[str, Callable[[], object]] = {}
+    for name, build in builders.items():
+        try:
+            calls[name] = build()
+        except Exception as error:
+            problems[name] = one_line(error)
+    calls, failed = working(calls)
+    problems |= failed
+    peak = peak_mb(_whole(side, backward), device) if "ours" in calls else None
+    difference = _difference(calls, backward)
+    ms = medians(calls, device, policy)
+    del calls
+    if any(name in ms for name in rivals.DENSE):
+        earlier[size] = {name: ms[name] for name in rivals.DENSE if name in ms}
+    ms = {**earlier.get(size, {}), **ms}
+    row: dict[str, Any] = {f"{name}_ms": _rounded(ms.get(name)) for name in ("sdpa_flash", "cudnn", "authors", "flex")}
+    row = {"ms": _rounded(ms.get("ours")), **row, "peak_mb": peak, "dense_reused": not measures_dense}
+    row["graph_ms"] = _rounded(ms.get("graph"))
+    if "both" in ms:
+        row["forward_backward_ms"] = _rounded(ms["both"])
+    if "again" in ms and "ours" in ms:
+        row["again_ms"], row["spread"] = _rounded(ms["again"]), round(abs(ms["again"] / ms["ours"] - 1), 4)
+    if "flex_masks" in ms:
+        row["flex_masks_ms"] = _rounded(ms["flex_masks"])
+    if "with_geometry" in ms and "ours" in ms:
+        row["with_geometry_ms"] = _rounded(ms["with_geometry"])
+        calls_of_a_sample = RELEASED_LAYERS * RELEASED_STEPS * BRANCHES
+        row["amortised_ms"] = _rounded(ms["ours"] + max(ms["with_geometry"] - ms["ours"], 0) / calls_of_a_sample)
+    if difference is not None:
+        row["authors_difference"] = difference
+    if problems:
+        row["problems"] = problems
+    return row
+
+
+def _timed(call: Callable[[], Tensor], side: Kernel | Module, backward: bool) -> Callable[[], object]:
+    """``call`` without gradients, or the backward pass of what it returned."""
+    if not backward:
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return call()
+
+        return forward
+    out = call()
+    return lambda: torch.autograd.grad(out, side.inputs, side.grad, retain_graph=True)
+
+
+def _whole(side: Kernel | Module, backward: bool) -> Callable[[], object]:
+    """What memory is read of: forward alone, or forward (with what it keeps) and backward."""
+    if not backward:
+        return _timed(side.ours, side, False)
+
+    def both() -> tuple[object, ...]:
+        out = side.ours()
+        return out, torch.autograd.grad(out, side.inputs, side.grad)
+
+    return both
+
+
+def _difference(calls: dict[str, Callable[[], object]], backward: bool) -> float | None:
+    """How far the authors' output is from ours, relative; a large one would mean that the sides do different things."""
+    if backward or not {"ours", "authors"} <= set(calls):
+        return None
+    ours, theirs = (calls[name]().float() for name in ("ours", "authors"))
+    return float(f"{float((ours - theirs).norm() / ours.norm()):.3g}")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
