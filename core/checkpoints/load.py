@@ -133,6 +133,9 @@ def check_config(file: NetworkFile, expected: Any) -> None:
 class NetworkStore:
     """The networks of one preset, each loaded when first asked for and kept until released.
 
+    Args:
+        cuda_graphs: whether a sampler may record an evaluation and replay it (``core.pipeline.graphs``).
+
     Raises:
         CheckpointError: at once, if files are missing: before any minute is spent on the first stages.
     """
@@ -143,11 +146,14 @@ class NetworkStore:
         folder: Path | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        *,
+        cuda_graphs: bool = True,
     ):
         self.preset = preset
         self.folder = find_preset_folder(preset) if folder is None else folder
         self.device = torch.device(device)
         self.dtype = dtype
+        self.cuda_graphs = cuda_graphs
         self._loaded: dict[str, nn.Module] = {}
         if missing := missing_networks(preset, self.folder):
             remedy = (

@@ -54,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--format", choices=MESH_FORMATS, help="of the mesh (default: OUT's ending, else glb)")
     add("--preview", type=Path, metavar="PNG", help="also draw the mesh; with several pictures a folder")
     add("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
+    add("--no-cuda-graphs", dest="cuda_graphs", action="store_false",
+        help="launch every kernel of every step by itself; for finding faults, slower on NVIDIA GPUs")  # fmt: skip
     add("--quiet", action="store_true", help="print nothing but errors")
     add("--json", action="store_true", help="print one JSON object a picture instead of a line")
     group = parser.add_argument_group("options of the generation")
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     options = options_from(arguments)
     jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
     with writable_folders(jobs):
-        networks = _networks(options, arguments.models_dir)  # torch is loaded from here on
+        networks = _networks(options, arguments.models_dir, arguments.cuda_graphs)  # torch is loaded from here on
 
         def make(job: Job) -> dict[str, Any]:
             return _run(job, options, networks, quiet=arguments.quiet)
@@ -232,19 +234,21 @@ def check_writable(path: Path) -> Path | None:
 # --- one picture ---
 
 
-def _networks(options: GenerationOptions, models_dir: Path | None) -> "NetworkStore":
+def _networks(options: GenerationOptions, models_dir: Path | None, cuda_graphs: bool) -> "NetworkStore":
     from core.checkpoints.load import NetworkStore, find_preset_folder
     from core.config.presets import get_preset
     from core.pipeline.devices import resolve_device, resolve_dtype
 
     preset = get_preset(options.preset).up_to(options.resolution)
     device = resolve_device(options.device)
-    return NetworkStore(preset, find_preset_folder(preset, models_dir), device, resolve_dtype(device, options.dtype))
+    dtype = resolve_dtype(device, options.dtype)
+    return NetworkStore(preset, find_preset_folder(preset, models_dir), device, dtype, cuda_graphs=cuda_graphs)
 
 
 def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quiet: bool) -> dict[str, Any]:
     """Generate, write, and say what came out. Files appear by rename, after everything else is done."""
-    from core.geometry.export import write_atomically, write_mesh
+    from core.files import write_atomically
+    from core.geometry.export import write_mesh
     from core.geometry.preview import mesh_png
     from core.pipeline.image_to_shape import generate
 

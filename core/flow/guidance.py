@@ -1,5 +1,6 @@
-"""Classifier-free guidance (Ho and Salimans, 2022) as a wrapper of two velocities."""
+"""Classifier-free guidance (Ho and Salimans, 2022) as a wrapper of two velocities, or of one that has both."""
 
+import torch
 from torch import Tensor
 
 from core.flow.sampler import Velocity
@@ -25,3 +26,19 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
         return away + scale * (towards - away)
 
     return velocity
+
+
+def guided_together(velocity: Velocity, scale: float) -> Velocity:
+    """As ``guided``, with one evaluation of both branches for each step.
+
+    ``velocity`` is given every sample twice (along the first axis), all of them and then all again, and must leave
+    the second half unconditional. Without guidance it is returned as it is, and given every sample once.
+    """
+    if not is_guided(scale):
+        return velocity
+
+    def both(x: Tensor, sigma: float) -> Tensor:
+        towards, away = velocity(torch.cat([x, x]), sigma).chunk(2)
+        return away + scale * (towards - away)
+
+    return both

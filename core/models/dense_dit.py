@@ -1,7 +1,7 @@
 """Diffusion transformer on the dense structure latent: the first stage, from a picture to a coarse shape.
 
 Letters: B batch, C latent channels, R voxels per side, P patch side, S = R / P patches per side,
-N = S^3 tokens, W width, L image tokens.
+N = S^3 tokens, W width, b samples with a condition, L image tokens.
 """
 
 import torch
@@ -74,7 +74,8 @@ class DenseDiT(nn.Module):
         Args:
             x: noisy latent [B, C, R, R, R].
             t: timestep [B] in 0..1000, 1000 is noise.
-            cond: image tokens [B, L, cond channels].
+            cond: image tokens [b, L, cond channels] of the first b samples. The others have none: the same as tokens
+                of zeros (the unconditional branch), without the work.
 
         Returns:
             [B, C or out_channels, R, R, R] in the dtype of ``x``.

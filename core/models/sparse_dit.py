@@ -1,6 +1,6 @@
 """Diffusion transformer on sparse latents: a noisy latent on every occupied cell, given image tokens.
 
-Letters: N voxels, B samples, C latent channels, W width, L image tokens.
+Letters: N voxels, B samples, b of them with a condition, C latent channels, W width, L image tokens.
 """
 
 import torch
@@ -57,7 +57,9 @@ class SparseDiT(nn.Module):
         Args:
             x: noisy latent, feats [N, C], sorted into selection blocks (``core.sparse.coords.sort_into_blocks``).
             t: timestep [B] in 0..1000, 1000 is noise.
-            cond: image tokens [B, L, cond channels]; with ``sparse_conditions`` a sparse tensor of them.
+            cond: image tokens [b, L, cond channels] of the first b samples. The others have none: the same as tokens
+                of zeros (the unconditional branch), without the work. With ``sparse_conditions`` a sparse tensor,
+                at least one token a sample.
 
         Returns:
             feats [N, out channels] on the voxels of ``x``, in the dtype of ``x``.

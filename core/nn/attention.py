@@ -1,8 +1,10 @@
 """Dense multi-head attention: of a sequence to itself, and to a condition.
 
-Letters: B batch, N tokens, L condition tokens, C channels, H heads, D channels per head.
+Letters: B batch, b samples that have a condition (the first of the batch), N tokens, L condition tokens, C channels,
+H heads, D channels per head.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,7 +37,11 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Every token attends to all condition tokens of its sample."""
+    """Every token attends to all condition tokens of its sample.
+
+    A sample without a condition counts as one whose tokens are all zero (the unconditional branch of guidance). All
+    its keys are then equal and all its values are the bias, so that every token gets the same vector.
+    """
 
     def __init__(self, width: int, cond_width: int, num_heads: int, *, qk_norm: bool = False):
         super().__init__()
@@ -47,9 +53,20 @@ class CrossAttention(nn.Module):
         self.k_rms_norm = MultiHeadRMSNorm(num_heads, width // num_heads) if qk_norm else None
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x [B, N, C], cond [B, L, cond channels] -> [B, N, C]."""
-        query = self.to_q(x).unflatten(-1, (self.num_heads, -1))  # [B, N, H, D]
-        key, value = self.to_kv(cond).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each [B, L, H, D]
+        """x [B, N, C], cond [b, L, cond channels] of the first b samples -> [B, N, C]."""
+        conditioned = cond.shape[0]
+        assert conditioned <= x.shape[0], f"conditions of {conditioned} samples for {x.shape[0]}"
+        if conditioned == 0:
+            return self.without_condition().expand(*x.shape[:-1], -1)
+        query = self.to_q(x[:conditioned]).unflatten(-1, (self.num_heads, -1))  # [b, N, H, D]
+        key, value = self.to_kv(cond).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each [b, L, H, D]
         if self.q_rms_norm is not None:
             query, key = self.q_rms_norm(query), self.k_rms_norm(key)
-        return self.to_out(attend(query, key, value))
+        out = self.to_out(attend(query, key, value))
+        if conditioned == x.shape[0]:
+            return out
+        return torch.cat([out, self.without_condition().expand(x.shape[0] - conditioned, *out.shape[1:])])
+
+    def without_condition(self) -> Tensor:
+        """What every token of a sample without a condition gets, [C]: attention to zeros, which are the bias alone."""
+        return self.to_out(self.to_kv.bias.chunk(2)[1])

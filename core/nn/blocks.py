@@ -1,14 +1,15 @@
 """The dense transformer block of the diffusion transformer.
 
-Letters: B batch, N tokens, L condition tokens, C channels.
+Letters: B batch, b samples that have a condition (the first of the batch), N tokens, L condition tokens, C channels.
 """
 
 from torch import Tensor, nn
 
 from core.nn.attention import CrossAttention, SelfAttention
 from core.nn.mlp import FeedForward
-from core.nn.modulation import AdaLNModulation, Modulation, modulate
+from core.nn.modulation import AdaLNModulation, Modulation
 from core.nn.norm import LayerNorm32
+from core.ops.modulated_norm import gated_residual, gated_residual_norm, modulated_norm
 
 
 class ModulatedCrossBlock(nn.Module):
@@ -45,14 +46,22 @@ class ModulatedCrossBlock(nn.Module):
         Args:
             x: [B, N, C].
             modulation: timestep embedding [B, C], or the projected vectors with ``shared_modulation``.
-            cond: [B, L, cond channels].
+            cond: [b, L, cond channels] of the first b samples; the others have none, which counts as zeros.
 
         Returns:
             [B, N, C].
         """
         if self.adaLN_modulation is not None:
             modulation = self.adaLN_modulation(modulation)
-        by = modulation.spread(lambda vector: vector[:, None])  # [B, 1, C]
-        x = x + by.gate_attention * self.self_attn(modulate(self.norm1(x), by.shift_attention, by.scale_attention))
-        x = x + self.cross_attn(self.norm2(x), cond)
-        return x + by.gate_mlp * self.mlp(modulate(self.norm3(x), by.shift_mlp, by.scale_mlp))
+        by, (norm1, norm2, norm3) = modulation, (self.norm1, self.norm2, self.norm3)
+        out = self.self_attn(modulated_norm(x, by.shift_attention, by.scale_attention, eps=norm1.eps))
+        if cond.shape[0] == 0:  # one vector for all: there is nothing to normalise for it
+            x = gated_residual(x, out, by.gate_attention)
+            out = self.cross_attn(x, cond)
+        else:
+            x, normed = gated_residual_norm(
+                x, out, by.gate_attention, weight=norm2.weight, bias=norm2.bias, eps=norm2.eps
+            )
+            out = self.cross_attn(normed, cond)
+        x, normed = gated_residual_norm(x, out, None, by.shift_mlp, by.scale_mlp, eps=norm3.eps)
+        return gated_residual(x, self.mlp(normed), by.gate_mlp)

@@ -1,9 +1,8 @@
 """Adaptive layer norm: the timestep shifts, scales and gates the branches of a transformer block (adaLN, DiT).
 
-Letters: B batch, N tokens, C channels.
+``core.ops.modulated_norm`` applies what is projected here. Letters: B batch, C channels.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -19,10 +18,6 @@ class Modulation(NamedTuple):
     scale_mlp: Tensor
     gate_mlp: Tensor
 
-    def spread(self, to_tokens: Callable[[Tensor], Tensor]) -> "Modulation":
-        """Each vector through ``to_tokens``, which makes [B, C] broadcast with the tokens."""
-        return Modulation(*(to_tokens(vector) for vector in self))
-
 
 class AdaLNModulation(nn.Sequential):
     """Projects the embedded timestep to a ``Modulation``: SiLU, then one linear layer (state-dict key ``1``).
@@ -37,12 +32,3 @@ class AdaLNModulation(nn.Sequential):
     def forward(self, t_emb: Tensor) -> Modulation:
         """t_emb [B, C] -> six vectors [B, C]."""
         return Modulation(*super().forward(t_emb).chunk(6, dim=-1))
-
-
-def modulate(
-    x: Tensor,  # [..., C], normalised
-    shift: Tensor,  # broadcasts with x
-    scale: Tensor,  # broadcasts with x
-) -> Tensor:
-    """``x * (1 + scale) + shift``, in the dtype of ``x``."""
-    return x * (1 + scale).to(x.dtype) + shift.to(x.dtype)

@@ -1,7 +1,10 @@
 """Transformer blocks on sparse tensors: the VAE's, with window attention, and the diffusion model's, with SSA.
 
-Letters: N voxels, B samples, L condition tokens, C channels, H heads, D channels per head.
+Letters: N voxels, B samples, b of them with a condition (the first), L condition tokens, C channels, H heads,
+D channels per head.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +13,18 @@ from torch import Tensor, nn
 from core.config.models import SSAConfig
 from core.nn.attention import CrossAttention
 from core.nn.mlp import FeedForward
-from core.nn.modulation import AdaLNModulation, Modulation, modulate
+from core.nn.modulation import AdaLNModulation, Modulation
 from core.nn.norm import LayerNorm32
 from core.nn.ssa import SpatialSparseAttention
+from core.ops.modulated_norm import SampleRows, gated_residual, gated_residual_norm, modulated_norm
 from core.ops.ssa import window_attention
 from core.sparse.tensor import SparseTensor
 from core.sparse.windows import window_plan
+
+
+def sample_rows(x: SparseTensor) -> SampleRows | None:
+    """The samples of the rows of ``x``, for ``core.ops.modulated_norm``; None for a single one."""
+    return None if x.batch_size == 1 else SampleRows(x.batch_index, x.cu_seqlens)
 
 
 class WindowAttention(nn.Module):
@@ -51,28 +60,61 @@ class SparseTransformerBlock(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """feats [N, C] -> [N, C]."""
-        x = x.replace(x.feats + self.attn(x.replace(self.norm1(x.feats))).feats)
-        return x.replace(x.feats + self.mlp(self.norm2(x.feats)))
+        samples = sample_rows(x)
+        normed = modulated_norm(x.feats, samples=samples, eps=self.norm1.eps)
+        feats, normed = gated_residual_norm(
+            x.feats, self.attn(x.replace(normed)).feats, samples=samples, eps=self.norm2.eps
+        )
+        return x.replace(feats + self.mlp(normed))
 
 
 class SparseCrossAttention(CrossAttention):
     """Every voxel attends to all condition tokens of its sample."""
 
     def forward(self, x: SparseTensor, cond: Tensor | SparseTensor) -> Tensor:  # type: ignore[override]
-        """feats [N, C]; cond [B, L, channels], or sparse [L, channels] with the samples' own numbers -> [N, C]."""
-        query = self.to_q(x.feats).unflatten(-1, (self.num_heads, -1))  # [N, H, D]
-        tokens = cond.feats if isinstance(cond, SparseTensor) else cond
-        key, value = self.to_kv(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)  # each [.., L, H, D]
-        if self.q_rms_norm is not None:
-            query, key = self.q_rms_norm(query), self.k_rms_norm(key)
+        """One of two kinds of condition.
+
+        Args:
+            x: feats [N, C].
+            cond: [b, L, channels] of the first b samples, the others have none; or sparse [L, channels] with the
+                samples' own numbers, at least one token for each.
+
+        Returns:
+            [N, C].
+        """
         if isinstance(cond, SparseTensor):
             assert min(cond.seqlens) > 0, "every sample needs a condition token"
-            keys, values = key.split(cond.seqlens), value.split(cond.seqlens)
-        else:
-            keys, values = key.unbind(0), value.unbind(0)
-        samples = zip(query.split(x.seqlens), keys, values, strict=True)
-        out = torch.cat([_attend(*sample) for sample in samples])
-        return self.to_out(out.flatten(1))
+            key, value = self._keys_and_values(cond.feats)  # each [L, H, D]
+            return self._attended(x.feats, x.seqlens, key.split(cond.seqlens), value.split(cond.seqlens))
+        conditioned = cond.shape[0]
+        assert conditioned <= x.batch_size, f"conditions of {conditioned} samples for {x.batch_size}"
+        if conditioned == 0:
+            return self.without_condition().expand(x.num_voxels, -1)
+        key, value = self._keys_and_values(cond)  # each [b, L, H, D]
+        seqlens = x.seqlens[:conditioned]
+        out = self._attended(x.feats[: sum(seqlens)], seqlens, key.unbind(0), value.unbind(0))
+        if conditioned == x.batch_size:
+            return out
+        return torch.cat([out, self.without_condition().expand(x.num_voxels - out.shape[0], -1)])
+
+    def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., L, channels] -> each [..., L, H, D]."""
+        key, value = self.to_kv(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        return key if self.k_rms_norm is None else self.k_rms_norm(key), value
+
+    def _attended(
+        self,
+        feats: Tensor,  # [n, C]
+        seqlens: list[int],  # of the samples in feats
+        keys: Sequence[Tensor],  # each [L, H, D]
+        values: Sequence[Tensor],
+    ) -> Tensor:
+        """The rows of samples that have a condition, [n, C]."""
+        query = self.to_q(feats).unflatten(-1, (self.num_heads, -1))  # [n, H, D]
+        if self.q_rms_norm is not None:
+            query = self.q_rms_norm(query)
+        parts = [_attend(*sample) for sample in zip(query.split(seqlens), keys, values, strict=True)]
+        return self.to_out((parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -115,16 +157,27 @@ class SparseModulatedCrossBlock(nn.Module):
         Args:
             x: feats [N, C].
             modulation: timestep embedding [B, C], or the projected vectors with ``shared_modulation``.
-            cond: [B, L, cond channels], or sparse tokens.
+            cond: [b, L, cond channels] of the first b samples, the others have none; or sparse tokens.
 
         Returns:
             feats [N, C].
         """
         if self.adaLN_modulation is not None:
             modulation = self.adaLN_modulation(modulation)
-        by = modulation.spread(x.per_voxel)  # each [N, C]
-        feats = x.feats
-        normed = modulate(self.norm1(feats), by.shift_attention, by.scale_attention)
-        feats = feats + by.gate_attention * self.self_attn(x.replace(normed)).feats
-        feats = feats + self.cross_attn(x.replace(self.norm2(feats)), cond)
-        return x.replace(feats + by.gate_mlp * self.mlp(modulate(self.norm3(feats), by.shift_mlp, by.scale_mlp)))
+        by, samples = modulation, sample_rows(x)
+        norm1, norm2, norm3 = self.norm1, self.norm2, self.norm3
+        normed = modulated_norm(x.feats, by.shift_attention, by.scale_attention, samples=samples, eps=norm1.eps)
+        out = self.self_attn(x.replace(normed)).feats
+        if isinstance(cond, Tensor) and cond.shape[0] == 0:  # one vector for all: nothing to normalise for it
+            feats = gated_residual(x.feats, out, by.gate_attention, samples=samples)
+            out = self.cross_attn(x, cond)
+        else:
+            feats, normed = gated_residual_norm(
+                x.feats, out, by.gate_attention,
+                weight=norm2.weight, bias=norm2.bias, samples=samples, eps=norm2.eps,
+            )  # fmt: skip
+            out = self.cross_attn(x.replace(normed), cond)
+        feats, normed = gated_residual_norm(
+            feats, out, None, by.shift_mlp, by.scale_mlp, samples=samples, eps=norm3.eps
+        )
+        return x.replace(gated_residual(feats, self.mlp(normed), by.gate_mlp, samples=samples))

@@ -34,6 +34,7 @@ class Networks(Protocol):
     preset: ModelPreset
     device: torch.device
     dtype: torch.dtype
+    cuda_graphs: bool
 
     def get(self, name: str) -> nn.Module: ...
 
@@ -103,8 +104,9 @@ def generate(
         shape = stages.structure_noise_shape(preset.dense, 1)
         start = stages.draw_noise(shape, noise, device, dtype)  # [1, C, r, r, r]
         latent = stages.sample_structure(
-            networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1)
-        )  # [1, C, r, r, r]
+            networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1),
+            cuda_graphs=networks.cuda_graphs,
+        )  # [1, C, r, r, r]  # fmt: skip
         probability, field = stages.decode_structure(networks.get("dense_vae"), latent, preset.dense)  # [1, R, R, R]
         coords, threshold = occupied_cells(probability, preset.dense.occupancy_threshold)  # [N, 4]
     if threshold < preset.dense.occupancy_threshold:
@@ -131,7 +133,7 @@ def generate(
                 coarse = stages.coarse_latent(vae, field[0], preset.dense.field_cells, coords, stage)  # [N, C]
             latent = stages.sample_detail(
                 dit, cond, SparseTensor(start, coords, batch_size=1), sampling, step,
-                coarse=coarse, start=1.0 if coarse is None else stage.start_noise,
+                coarse=coarse, start=1.0 if coarse is None else stage.start_noise, cuda_graphs=networks.cuda_graphs,
             )  # fmt: skip
 
         with report.stage(decode(side), stage.vae.chunk_size**3) as step:

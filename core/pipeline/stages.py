@@ -4,13 +4,11 @@ Letters: B samples, L image tokens, Cc their channels, C latent channels, r late
 stage, R cells per side of its occupancy grid, N occupied latent cells, M voxels of the signed distance field.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from core.config.presets import DenseStageConfig, SamplingConfig, SparseStageConfig
-from core.flow.guidance import guided
+from core.flow.guidance import guided, guided_together
 from core.flow.prediction import as_velocity
 from core.flow.sampler import Velocity, sample_euler
 from core.flow.schedule import rounded_timestep, sigmas
@@ -21,11 +19,13 @@ from core.models.dense_vae import DenseShapeVAE
 from core.models.refiner import SDFRefiner, SignRefiner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
+from core.pipeline.graphs import Predict, replayed
 from core.pipeline.progress import Step
 from core.sparse.coords import encode_keys
 from core.sparse.tensor import SparseTensor
 
 Condition = Tensor | SparseTensor
+DENSE_TOGETHER = ("cuda",)  # devices that evaluate both branches of guidance at once in the dense stage
 
 
 def latent_dtype(compute: torch.dtype) -> torch.dtype:
@@ -43,7 +43,7 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch
 
 
 def sample_latent(
-    predict: Callable[[Tensor, Tensor, bool], Tensor],  # (x_t, t [B] in 0..1000, conditional) -> like x_t
+    predict: Predict,  # (x_t, t [B] in 0..1000, conditional) -> like x_t
     noise: Tensor,  # [B, ...] or [N, C], standard normal
     batch_size: int,
     sampling: SamplingConfig,
@@ -51,22 +51,35 @@ def sample_latent(
     *,
     coarse: Tensor | None = None,  # the shape of noise: where to start below pure noise
     start: float = 1.0,  # noise level to start from
+    together: bool = False,
+    cuda_graphs: bool = True,
 ) -> Tensor:
-    """Walk from noise to data with guidance. Returns the shape and dtype of ``noise``."""
+    """Walk from noise to data with guidance. Returns the shape and dtype of ``noise``.
+
+    Args:
+        together: one evaluation for both branches of guidance: ``predict`` is given x_t twice along its first axis,
+            with ``conditional``, and leaves the second half without a condition.
+        cuda_graphs: record an evaluation and replay it in the steps that follow, on CUDA devices.
+    """
 
     def branch(conditional: bool) -> Velocity:
         def network(x: Tensor, sigma: float) -> Tensor:
-            t = torch.full((batch_size,), rounded_timestep(sigma, x.dtype), device=x.device)
-            return predict(x, t, conditional)
+            count = batch_size * (len(x) // len(noise))
+            t = torch.full((count,), rounded_timestep(sigma, x.dtype), device=x.device)
+            return evaluate(x, t, conditional)
 
         return as_velocity(network, sampling.prediction)
 
-    velocity = guided(branch(True), branch(False), sampling.guidance)
     levels = sigmas(sampling.steps, sampling.shift) * start
     x = noise * sampling.noise_scale
     if coarse is not None:
         x = (1 - start) * coarse.to(x.dtype) + start * x
-    return sample_euler(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
+    with replayed(predict, noise.device, cuda_graphs) as evaluate:
+        if together:
+            velocity = guided_together(branch(True), sampling.guidance)
+        else:
+            velocity = guided(branch(True), branch(False), sampling.guidance)
+        return sample_euler(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
 
 
 # --- dense: picture to occupied cells ---
@@ -83,14 +96,16 @@ def sample_structure(
     noise: Tensor,  # [B, C, r, r, r]
     sampling: SamplingConfig,
     on_step: Step,
+    *,
+    cuda_graphs: bool = True,
 ) -> Tensor:  # [B, C, r, r, r] normalised latent
     """The dense latent of the picture's coarse shape."""
-    tokens = {True: cond, False: torch.zeros_like(cond)}
 
     def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
-        return dit(x, t, tokens[conditional])
+        return dit(x, t, cond if conditional else cond[:0])
 
-    return sample_latent(predict, noise, len(noise), sampling, on_step)
+    together = noise.device.type in DENSE_TOGETHER
+    return sample_latent(predict, noise, len(noise), sampling, on_step, together=together, cuda_graphs=cuda_graphs)
 
 
 def decode_structure(
@@ -129,15 +144,20 @@ def sample_detail(
     *,
     coarse: Tensor | None = None,  # [N, C] latent of the coarse field, for a stage that starts from it
     start: float = 1.0,
+    cuda_graphs: bool = True,
 ) -> SparseTensor:  # [N, C] normalised latent
     """The sparse latent of the cells of ``noise``."""
-    nothing = cond.replace(torch.zeros_like(cond.feats)) if isinstance(cond, SparseTensor) else torch.zeros_like(cond)
+    # Sparse tokens of zeros are not nothing: they have their places, added after the projection.
+    nothing = cond.replace(torch.zeros_like(cond.feats)) if isinstance(cond, SparseTensor) else cond[:0]
     tokens = {True: cond, False: nothing}
 
     def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
         return dit(noise.replace(x), t, tokens[conditional]).feats
 
-    x = sample_latent(predict, noise.feats, noise.batch_size, sampling, on_step, coarse=coarse, start=start)
+    x = sample_latent(
+        predict, noise.feats, noise.batch_size, sampling, on_step,
+        coarse=coarse, start=start, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
     return noise.replace(x)
 
 

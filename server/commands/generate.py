@@ -64,6 +64,8 @@ def job_options(arguments: argparse.Namespace) -> Json:
         ConfigError: for an option that is the server's own, or a value beyond its limits.
     """
     own = {"models_dir": None} | {row.name: row.default for row in option_table(GenerationOptions)}
+    if not arguments.cuda_graphs:
+        raise ConfigError("--no-cuda-graphs is for work on this machine. Leave it out, or leave --server out.")
     for name, flag in _OF_THE_SERVER.items():
         if getattr(arguments, name) != own[name]:
             raise ConfigError(f"{flag} is decided where the server starts: `s2mesh serve {flag} ...`. Leave it out.")
