@@ -11,7 +11,6 @@ Jobs and events are plain dicts, as ``server/API.md`` shows them. Errors are tho
 import contextlib
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,8 @@ from urllib.parse import quote
 import requests
 
 from core.config.generation import MAX_IMAGE_BYTES
-from core.errors import InputError, disk_full_error, is_disk_full
+from core.errors import InputError
+from core.files import replacing, telling_why
 from server.client_address import find_server
 from server.client_connection import Connection, Json
 from server.client_errors import Damaged, JobFailed, Refused, StillRunning, Unreachable
@@ -209,18 +209,9 @@ class Client:
         path = Path(path)
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
-        partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with partial.open("wb") as file:
-                for piece in self._pieces(job_id, name):
-                    file.write(piece)
-            os.replace(partial, path)
-        except OSError as error:
-            if is_disk_full(error):
-                raise disk_full_error(path, error) from None
-            raise InputError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        with telling_why(path), replacing(path) as partial, partial.open("wb") as file:
+            for piece in self._pieces(job_id, name):
+                file.write(piece)
         return path
 
     # --- inside ---

@@ -21,6 +21,7 @@ import filelock
 from core import __version__
 from core.checkpoints.installed import user_data_dir
 from core.errors import ConfigError, CoreError
+from core.files import replacing
 
 TOKEN, INFO, LOCK, DATABASE, JOBS, MODELS = "token", "server.json", "server.lock", "jobs.sqlite", "jobs", "models"
 MIN_TOKEN = 16  # characters
@@ -122,14 +123,14 @@ class DataDir:
         """Replaces the token; a running server takes the new one at once."""
         self.create()
         token = secrets.token_urlsafe(32)
-        _write_private(self.path / TOKEN, token + "\n")
+        self._write_private(TOKEN, token + "\n")
         return token
 
     # --- where the server is ---
 
     def write_info(self, url: str) -> None:
         info = {"url": url, "pid": os.getpid(), "version": __version__, "started_at": round(time.time(), 3)}
-        _write_private(self.path / INFO, json.dumps(info) + "\n")
+        self._write_private(INFO, json.dumps(info) + "\n")
 
     def read_info(self) -> dict[str, Any] | None:
         """What the running server wrote; None where there is none. It may be of one that was killed."""
@@ -138,6 +139,10 @@ class DataDir:
             return info if isinstance(info.get("url"), str) else None
         except (OSError, ValueError, AttributeError):
             return None
+
+    def _write_private(self, name: str, text: str) -> None:
+        with replacing(self.path / name, private=True) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 class TokenFile:
@@ -159,15 +164,3 @@ class TokenFile:
         except (OSError, ConfigError):
             self._token, self._seen = "", None
         return self._token
-
-
-def _write_private(path: Path, text: str) -> None:
-    """By rename, and never readable by others, not even for a moment."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

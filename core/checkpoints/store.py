@@ -9,8 +9,6 @@ object is ever stored or loaded.
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from core.config import models
 from core.config.base import from_dict, to_dict
 from core.errors import CheckpointError, ConfigError
+from core.files import replacing
 
 ENTRY, FORMAT_VERSION = "s2mesh", 1
 CONFIGS = {
@@ -93,6 +92,7 @@ def save_tensors(
         "about": dict(about or {}),
     }
     assert header["network"] in CONFIGS, f"{header['network']} is not in CONFIGS"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(stored, temporary, {ENTRY: json.dumps(header)})
 
@@ -169,23 +169,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return total.hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes the name ``path`` if the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _storable(key: str, tensor: Tensor, dtype: torch.dtype | None, path: Path) -> Tensor:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from core.checkpoints.load import NetworkStore
     from core.config.generation import GenerationOptions
     from core.config.presets import get_preset
-    from core.geometry.export import write_atomically
+    from core.files import write_atomically
     from core.pipeline.devices import resolve_device, resolve_dtype
     from core.pipeline.evaluation import evaluate, summary, test_objects
 
@@ -71,7 +71,7 @@ def _draw(rows: list, path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from core.geometry.export import write_atomically
+    from core.files import write_atomically
     from core.geometry.preview import contact_sheet, render_mesh
 
     pairs = []

@@ -6,7 +6,6 @@ keeps what it finished. Shard k of a seed is always the same: a pool can be exte
 Letters: n samples of a shard, S pixels per side, R cells per side of the coarse field, P parts.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from core.data.families import LEFT_OUT, TRAINED, make_shape
 from core.data.parts import SKIP, Parts, distance, join_part, normalized, pack
 from core.data.render import on_white, random_views, render
+from core.files import replacing
 
 MAX_PARTS = 16
 FIELD_CELLS = 3.0  # the coarse field is clipped at this many cells
@@ -102,9 +102,9 @@ def build_pool(
     for index in range(shards):
         path = shard_path(folder, index)
         if not path.exists():
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            save_file(make_shard(config, index, device, join=join), partial)
-            os.replace(partial, path)
+            shard = make_shard(config, index, device, join=join)
+            with replacing(path) as partial:
+                save_file(shard, partial)
         yield index
 
 

@@ -8,7 +8,6 @@ turned: (x, y, z) becomes (x, -z, y), the front at -Y, as Blender shows it.
 import json
 import os
 import struct
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from core import __version__
 from core.config.generation import MESH_FORMATS
-from core.errors import ConfigError, InputError, disk_full_error, is_disk_full
+from core.errors import ConfigError, InputError
+from core.files import write_atomically
 from core.geometry.mesh import Mesh
 
 # V vertices, F faces
@@ -75,34 +75,6 @@ def write_mesh(
     content = mesh_bytes(mesh, file_format, extras=extras, scale_m=scale_m)
     write_atomically(path, content)
     return path
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside ``path`` and renames; on an error nothing is left.
-
-    Raises:
-        InputError: naming the path and what to do.
-        DiskFullError: where no space is left.
-    """
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
-    partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        try:
-            with open(partial, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}. Create it first.") from error
-    except OSError as error:
-        if is_disk_full(error):
-            raise disk_full_error(path, error) from error
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}. Choose a folder that you may write to.") from error
 
 
 def to_z_up(vertices: np.ndarray) -> np.ndarray:  # [V, 3] -> [V, 3]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.checkpoints.store import replacing
 from core.config.training import LoopConfig
+from core.files import replacing
 
 
 class Task(Protocol):

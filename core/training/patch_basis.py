@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.checkpoints.store import replacing
 from core.data.pool import Pool, loaded_field
+from core.files import replacing
 
 
 @dataclass

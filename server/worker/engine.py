@@ -36,7 +36,8 @@ from core.errors import (
     NoSurfaceError,
     is_disk_full,
 )
-from core.geometry.export import mesh_bytes, write_atomically
+from core.files import write_atomically
+from core.geometry.export import mesh_bytes
 from core.geometry.mesh import Mesh
 from core.geometry.preview import TURN_FRAMES, mesh_png, turntable_webp
 from core.imaging.load import RGBAImage

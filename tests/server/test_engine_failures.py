@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.config.presets import PRESETS
 from core.errors import CheckpointError, ConfigError, DeviceMemoryError, InputError, NoSurfaceError
-from core.geometry.export import write_atomically
+from core.files import write_atomically
 from server.errors import FAILURES
 from server.worker import engine as engine_module
 from server.worker import protocol

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from core.checkpoints.store import digest, open_tensors, read_header, replacing, save_network, verify_digest
+from core.checkpoints.store import digest, open_tensors, read_header, save_network, verify_digest
 from core.config.models import DenseVAEConfig, UNet3DConfig
 from core.errors import CheckpointError
 
@@ -60,15 +60,6 @@ def test_values_that_half_precision_cannot_hold_are_refused_and_the_old_file_sta
     with pytest.raises(CheckpointError, match=r"0\.weight has values that are not finite"):
         save_network(path, network, CONFIG, torch.float16)
     assert path.read_bytes() == before
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 class Hostile:

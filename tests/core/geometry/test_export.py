@@ -94,7 +94,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, code, kind):
     def full(*_):
         raise OSError(code, "what the system says")
 
-    monkeypatch.setattr("core.geometry.export.os.fsync", full)
+    monkeypatch.setattr("core.files.os.fsync", full)
     with pytest.raises(kind, match="wedge.glb.*what the system says"):
         write_mesh(WEDGE, path, extras={"seed": 1})
     assert path.read_bytes() == before
@@ -107,7 +107,7 @@ def test_a_file_beyond_what_the_system_allows(tmp_path):
 import resource, signal
 from pathlib import Path
 from core.errors import DiskFullError
-from core.geometry.export import write_atomically
+from core.files import write_atomically
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_atomically(Path({str(tmp_path)!r}, "small"), bytes(1000))
