@@ -7,14 +7,17 @@ bounded whatever N is, and no sum depends on the order of threads. The backward 
 keeping what was gathered.
 """
 
+import importlib
 from collections.abc import Iterator
 from functools import cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from core.ops.backend import Backend, backend_for
+from core.ops.conv_plan import ConvPlan
 from core.ops.reference import submanifold_conv as reference
 
 # Elements gathered at a time: about the second-level cache of a CPU, 128 MB in half precision on a GPU.
@@ -30,17 +33,22 @@ def submanifold_conv3d(
     neighbor_map: Tensor,  # [N, K] row of the neighbour at each offset, or -1; see core.sparse.neighbors
     weight: Tensor,  # [K, I, O], or [I, O] for a kernel of one voxel
     bias: Tensor | None = None,  # [O]
+    *,
+    plan: ConvPlan | None = None,  # of this map, for kernels to keep what they derive from it
 ) -> Tensor:
     """``out[p] = sum over k of feats[neighbor_map[p, k]] @ weight[k], plus bias``. Returns [N, O].
 
     The map must be symmetric, as a set of distinct voxels gives it: q is at offset k of p exactly if p is at
     offset K - 1 - k of q. Under autocast it runs in the autocast dtype, else in that of ``feats``.
     """
-    feats, weight, bias = _one_dtype(feats, weight, bias)
+    feats, weight, bias = one_dtype(feats, weight, bias)
     if weight.ndim == 2:
         return feats @ weight if bias is None else torch.addmm(bias, feats, weight)
     _check(feats, neighbor_map, weight)
-    if backend_for("submanifold_conv3d", feats.device) is Backend.REFERENCE:
+    backend = backend_for("submanifold_conv3d", feats.device)
+    if backend is Backend.TRITON:
+        return kernels().submanifold_conv3d(feats, weight, bias, plan or ConvPlan(neighbor_map))
+    if backend is Backend.REFERENCE:
         return reference.submanifold_conv3d(feats, neighbor_map, weight, bias)
     out = _GatherMatmul.apply(feats, weight, neighbor_map, tuple(range(weight.shape[0])))
     return out if bias is None else out + bias
@@ -51,16 +59,21 @@ def subdivided_conv3d(
     neighbor_map: Tensor,  # [N, 27] of the parents
     weight: Tensor,  # [27, I, O]
     bias: Tensor | None = None,  # [O]
+    *,
+    plan: ConvPlan | None = None,  # as above
 ) -> Tensor:
     """Every voxel copied to its 8 children, then a 3^3 convolution among the children. Returns [8 N, O].
 
     The 27 neighbours of a child are copies of only 8 distinct parents, so the weights of equal inputs are
     summed first: 3.4 times less work, and the neighbour map of the children is never needed.
     """
-    feats, weight, bias = _one_dtype(feats, weight, bias)
+    feats, weight, bias = one_dtype(feats, weight, bias)
     assert weight.shape[0] == 27, f"needs a 3^3 kernel, got {weight.shape[0]} offsets"
     _check(feats, neighbor_map, weight)
-    if backend_for("submanifold_conv3d", feats.device) is Backend.REFERENCE:
+    backend = backend_for("submanifold_conv3d", feats.device)
+    if backend is Backend.TRITON:
+        return kernels().subdivided_conv3d(feats, weight, bias, plan or ConvPlan(neighbor_map))
+    if backend is Backend.REFERENCE:
         return reference.subdivided_conv3d(feats, neighbor_map, weight, bias)
     children = []
     for columns, members in _child_offsets():
@@ -72,7 +85,13 @@ def subdivided_conv3d(
     return out if bias is None else out + bias
 
 
-def _one_dtype(feats: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def kernels() -> ModuleType:
+    """The Triton side, imported where it runs: Triton need not be installed."""
+    return importlib.import_module("core.ops.kernels.submanifold_conv")
+
+
+def one_dtype(feats: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All in the dtype that the product runs in: that of ``feats``, or autocast's."""
     device = feats.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else feats.dtype
     return feats.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from core.ops.submanifold_conv import subdivided_conv3d, submanifold_conv3d
-from core.sparse.neighbors import cached_neighbor_map
+from core.sparse.neighbors import cached_conv_plan
 from core.sparse.resample import subdivide_coords
 from core.sparse.tensor import SparseTensor
 
@@ -44,8 +44,11 @@ class SubmanifoldConv3d(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """feats [N, I] -> [N, O], same coordinates."""
-        neighbors = cached_neighbor_map(x, self.kernel_size) if self.kernel_size > 1 else x.coords[:, :1]
-        return x.replace(submanifold_conv3d(x.feats, neighbors, self.conv.kernel, self.conv.bias))
+        kernel, bias = self.conv.kernel, self.conv.bias
+        if self.kernel_size == 1:
+            return x.replace(submanifold_conv3d(x.feats, x.coords[:, :1], kernel, bias))
+        plan = cached_conv_plan(x, self.kernel_size)
+        return x.replace(submanifold_conv3d(x.feats, plan.neighbor_map, kernel, bias, plan=plan))
 
     def forward_subdivided(self, x: SparseTensor) -> SparseTensor:
         """The same as ``self(SparseSubdivide()(x))``, without the work that equal siblings make superfluous.
@@ -53,6 +56,7 @@ class SubmanifoldConv3d(nn.Module):
         feats [N, I] -> [8 N, O] on the children.
         """
         assert self.kernel_size == 3, "only a 3^3 kernel is folded onto the parents"
-        feats = subdivided_conv3d(x.feats, cached_neighbor_map(x, 3), self.conv.kernel, self.conv.bias)
+        plan = cached_conv_plan(x)
+        feats = subdivided_conv3d(x.feats, plan.neighbor_map, self.conv.kernel, self.conv.bias, plan=plan)
         cache = subdivide_coords(x.cache)
         return SparseTensor(feats, cache.coords, cache=cache)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from core.errors import InputError
+from core.ops.conv_plan import ConvPlan, children_map
 from core.sparse.coords import bounds, check_key_range, encode_keys
 from core.sparse.tensor import CoordCache, SparseTensor
 
@@ -64,32 +65,19 @@ def cached_neighbor_map(x: SparseTensor, kernel_size: int = 3) -> Tensor:
     return _cached(x.cache, kernel_size)
 
 
+def cached_conv_plan(x: SparseTensor, kernel_size: int = 3) -> ConvPlan:
+    """The same with what convolutions derive from it at their first use."""
+    return x.cache.get(("conv_plan", kernel_size), lambda: ConvPlan(cached_neighbor_map(x, kernel_size)))
+
+
 def _cached(cache: CoordCache, kernel_size: int) -> Tensor:
     def build() -> Tensor:
         parent = None if cache.parent is None else cache.parent()
         if kernel_size != 3 or parent is None:
             return neighbor_map(cache.coords, kernel_size)
-        return _children_map(_cached(parent, 3))
+        return children_map(_cached(parent, 3))
 
     return cache.get(("neighbors", kernel_size), build)
-
-
-def _children_map(
-    parent_map: Tensor,  # [N, 27]
-) -> Tensor:
-    """The 3^3 map of the 8 children of every voxel, consecutive with z fastest. Returns [8 N, 27]."""
-    n = parent_map.shape[0]
-    child = torch.arange(8)
-    corner = torch.stack([child >> 2, child >> 1 & 1, child & 1], dim=1)  # [8, 3]
-    target = corner[None] + kernel_offsets(3)[:, None]  # [27, 8, 3] relative to the parent's first child
-    column = (target.div(2, rounding_mode="floor") + 1) @ torch.tensor([1, 3, 9])  # [27, 8]
-    inside = ((target % 2) @ torch.tensor([4, 2, 1])).to(torch.int32).to(parent_map.device)  # [27, 8]
-    by_offset = parent_map.t().contiguous()  # [27, N]
-    found = torch.empty((27, n, 8), dtype=torch.int32, device=parent_map.device)
-    for k, columns in enumerate(column.to(parent_map.device)):
-        rows = by_offset[columns]  # [8, N]
-        found[k] = torch.where(rows < 0, -1, 8 * rows + inside[k][:, None]).t()
-    return found.view(27, 8 * n).t()
 
 
 def _by_table(keys: Tensor, steps: list[int], cells: int) -> Tensor:
