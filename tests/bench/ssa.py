@@ -29,7 +29,20 @@ from tests.bench.parts import authors, rivals
 from tests.bench.parts.floors import SHORT, block_facts, count, dense_floor_ms, floor_ms, union_ratio
 from tests.bench.parts.results import Sheet, parser_of
 from tests.bench.parts.shells import Problem, features, make_problem
-from tests.bench.parts.timing import CPU, GPU, QUICK, captured, free, medians, one_line, peak_mb, working
+from tests.bench.parts.timing import (
+    CPU,
+    GPU,
+    QUICK,
+    Call,
+    captured,
+    free,
+    medians,
+    one_line,
+    peak_mb,
+    prepared,
+    rounded,
+    share,
+)
 
 RELEASED_LAYERS, RELEASED_STEPS, BRANCHES = 24, 15, 2
 GRAPH_TOKENS = 16_384  # up to here launches weigh, and a graph is timed too
@@ -126,9 +139,9 @@ def measure(
             row |= {"floor_ms": part["total"], "floor_parts_ms": part}
             row["dense_floor_ms"] = dense_floor_ms(work, sheet.ceilings, case.dtype, backward)
             ours, flash = row["ms"], row["sdpa_flash_ms"]
-            row["of_floor"] = round(part["total"] / ours, 3) if ours and scope == "kernel" else None
-            row["vs_flash"] = round(flash / ours, 2) if ours and flash else None
-            row["vs_authors"] = round(row["authors_ms"] / ours, 2) if ours and row["authors_ms"] else None
+            row["of_floor"] = share(part["total"], ours) if scope == "kernel" else None
+            row |= {"vs_flash": share(flash, ours), "vs_cudnn": share(row["cudnn_ms"], ours)}
+            row["vs_authors"] = share(row["authors_ms"], ours)
             yield row
         del side
         free(device)
@@ -211,22 +224,16 @@ def _times(
     if device.type == "cuda" and problem.q.shape[0] <= GRAPH_TOKENS:
         builders["graph"] = lambda: captured(lambda: _timed(side.ours, side, backward), device)
     if case.flex and isinstance(side, Kernel) and not backward and device.type == "cuda":
-        masks: list[Callable[[], object]] = []
+        masks: list[Call] = []
 
-        def flex() -> Callable[[], object]:
+        def flex() -> Call:
             call, build = rivals.flex_call(problem)
             masks.append(build)
             return call
 
         builders["flex"] = flex
         builders["flex_masks"] = lambda: masks[0]
-    calls: dict[str, Callable[[], object]] = {}
-    for name, build in builders.items():
-        try:
-            calls[name] = build()
-        except Exception as error:
-            problems[name] = one_line(error)
-    calls, failed = working(calls)
+    calls, failed = prepared(builders)
     problems |= failed
     peak = peak_mb(_whole(side, backward), device) if "ours" in calls else None
     difference = _difference(calls, backward)
@@ -235,19 +242,19 @@ def _times(
     if any(name in ms for name in rivals.DENSE):
         earlier[size] = {name: ms[name] for name in rivals.DENSE if name in ms}
     ms = {**earlier.get(size, {}), **ms}
-    row: dict[str, Any] = {f"{name}_ms": _rounded(ms.get(name)) for name in ("sdpa_flash", "cudnn", "authors", "flex")}
-    row = {"ms": _rounded(ms.get("ours")), **row, "peak_mb": peak, "dense_reused": not measures_dense}
-    row["graph_ms"] = _rounded(ms.get("graph"))
+    row: dict[str, Any] = {f"{name}_ms": rounded(ms.get(name)) for name in ("sdpa_flash", "cudnn", "authors", "flex")}
+    row = {"ms": rounded(ms.get("ours")), **row, "peak_mb": peak, "dense_reused": not measures_dense}
+    row["graph_ms"] = rounded(ms.get("graph"))
     if "both" in ms:
-        row["forward_backward_ms"] = _rounded(ms["both"])
+        row["forward_backward_ms"] = rounded(ms["both"])
     if "again" in ms and "ours" in ms:
-        row["again_ms"], row["spread"] = _rounded(ms["again"]), round(abs(ms["again"] / ms["ours"] - 1), 4)
+        row["again_ms"], row["spread"] = rounded(ms["again"]), round(abs(ms["again"] / ms["ours"] - 1), 4)
     if "flex_masks" in ms:
-        row["flex_masks_ms"] = _rounded(ms["flex_masks"])
+        row["flex_masks_ms"] = rounded(ms["flex_masks"])
     if "with_geometry" in ms and "ours" in ms:
-        row["with_geometry_ms"] = _rounded(ms["with_geometry"])
+        row["with_geometry_ms"] = rounded(ms["with_geometry"])
         calls_of_a_sample = RELEASED_LAYERS * RELEASED_STEPS * BRANCHES
-        row["amortised_ms"] = _rounded(ms["ours"] + max(ms["with_geometry"] - ms["ours"], 0) / calls_of_a_sample)
+        row["amortised_ms"] = rounded(ms["ours"] + max(ms["with_geometry"] - ms["ours"], 0) / calls_of_a_sample)
     if difference is not None:
         row["authors_difference"] = difference
     if problems:
@@ -255,7 +262,7 @@ def _times(
     return row
 
 
-def _timed(call: Callable[[], Tensor], side: Kernel | Module, backward: bool) -> Callable[[], object]:
+def _timed(call: Callable[[], Tensor], side: Kernel | Module, backward: bool) -> Call:
     """``call`` without gradients, or the backward pass of what it returned."""
     if not backward:
 
@@ -268,7 +275,7 @@ def _timed(call: Callable[[], Tensor], side: Kernel | Module, backward: bool) ->
     return lambda: torch.autograd.grad(out, side.inputs, side.grad, retain_graph=True)
 
 
-def _whole(side: Kernel | Module, backward: bool) -> Callable[[], object]:
+def _whole(side: Kernel | Module, backward: bool) -> Call:
     """What memory is read of: forward alone, or forward (with what it keeps) and backward."""
     if not backward:
         return _timed(side.ours, side, False)
@@ -280,16 +287,12 @@ def _whole(side: Kernel | Module, backward: bool) -> Callable[[], object]:
     return both
 
 
-def _difference(calls: dict[str, Callable[[], object]], backward: bool) -> float | None:
+def _difference(calls: dict[str, Call], backward: bool) -> float | None:
     """How far the authors' output is from ours, relative; a large one would mean that the sides do different things."""
     if backward or not {"ours", "authors"} <= set(calls):
         return None
     ours, theirs = (calls[name]().float() for name in ("ours", "authors"))
     return float(f"{float((ours - theirs).norm() / ours.norm()):.3g}")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
 
 
 if __name__ == "__main__":

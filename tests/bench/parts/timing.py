@@ -60,6 +60,28 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+def prepared(builders: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call], dict[str, str]]:
+    """What each builder makes, if it can be made and runs; and why the others do not."""
+    calls, problems = {}, {}
+    for name, build in builders.items():
+        try:
+            calls[name] = build()
+        except Exception as error:  # as above
+            problems[name] = one_line(error)
+    calls, failed = working(calls)
+    return calls, problems | failed
+
+
+def rounded(value: float | None) -> float | None:
+    """Four digits, for the results file."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+    """``part / whole`` where both are known, with three digits."""
+    return float(f"{part / whole:.3g}") if part is not None and whole else None
+
+
 def medians(calls: Mapping[str, Call], device: torch.device, policy: Policy) -> dict[str, float]:
     """Milliseconds of each call: A B A B ..., not A A B B, so that a change of the clock meets all alike."""
     for _ in range(policy.warmups):
