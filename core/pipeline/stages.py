@@ -19,6 +19,7 @@ from core.models.dense_vae import DenseShapeVAE
 from core.models.refiner import SDFRefiner, SignRefiner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
+from core.ops.backend import Backend, backend_for
 from core.pipeline.graphs import Predict, replayed
 from core.pipeline.progress import Step
 from core.sparse.coords import encode_keys
@@ -154,6 +155,8 @@ def sample_detail(
     def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
         return dit(noise.replace(x), t, tokens[conditional]).feats
 
+    # In torch the choice of blocks waits for the device, which no graph can hold.
+    cuda_graphs = cuda_graphs and backend_for("spatial_sparse_attention", noise.device) is Backend.TRITON
     x = sample_latent(
         predict, noise.feats, noise.batch_size, sampling, on_step,
         coarse=coarse, start=start, cuda_graphs=cuda_graphs,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.flow.guidance import guided
+from core.flow.guidance import guided, guided_together
 from core.flow.prediction import as_velocity
 from core.flow.sampler import sample_euler
 from core.flow.schedule import sigmas
@@ -72,3 +72,18 @@ def test_velocity_passes_through_and_floor_holds():
     assert v == 2 and v.dtype == torch.float16
     with pytest.raises(ValueError, match="must be"):
         as_velocity(network, "noise")
+
+
+def test_both_branches_in_one_evaluation():
+    """The first half of what is evaluated has the condition."""
+    seen = []
+
+    def together(x, sigma):
+        seen.append(x.shape)
+        return torch.cat([x[: len(x) // 2] + 3, x[len(x) // 2 :] + 1]) if len(x) > 2 else x + 3
+
+    x = torch.randn(2, 4)
+    separate = guided(lambda x, _: x + 3, lambda x, _: x + 1, 7.0)(x, 0.5)
+    torch.testing.assert_close(guided_together(together, 7.0)(x, 0.5), separate)
+    assert torch.equal(guided_together(together, 1.0)(x, 0.5), x + 3)
+    assert seen == [(4, 4), (2, 4)]

@@ -1,5 +1,7 @@
 """Stages on their own: batches, guidance, times, noise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,6 +76,20 @@ def test_a_dense_batch_equals_its_samples(stores):
     assert field is None
 
 
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_branches_evaluated_together_give_the_same_walk(stores, monkeypatch, guidance):
+    """As on a GPU; the walk by separate evaluations is given tokens of zeros, as the release does it."""
+    store, stage = stores["tiny"], TINY.dense
+    dit, sampling = store.get("dense_dit"), replace(stage.sampling, guidance=guidance)
+    noise, cond = torch.randn(stages.structure_noise_shape(stage, 2)), torch.randn(2, 9, 16)
+    tokens = {True: cond, False: torch.zeros_like(cond)}
+    monkeypatch.setattr(stages, "DENSE_TOGETHER", ("cpu",))
+    with torch.inference_mode():
+        ours = stages.sample_structure(dit, cond, noise, sampling, no_report)
+        theirs = stages.sample_latent(lambda x, t, c: dit(x, t, tokens[c]), noise, 2, sampling, no_report)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
 def test_a_walk_may_start_from_coarse_data():
     noise, coarse = torch.randn(4, 3), torch.randn(4, 3)
     seen = []
@@ -114,9 +130,7 @@ def test_a_sparse_batch_equals_its_samples(stores):
     with torch.inference_mode():
         dit, vae = store.get("sparse_dit_32"), store.get("sparse_vae_32")
         both = stages.sample_detail(dit, cond, concat(samples), stage.sampling, no_report)
-        each = [
-            stages.sample_detail(dit, cond[b, None], samples[b], stage.sampling, no_report).feats for b in (0, 1)
-        ]
+        each = [stages.sample_detail(dit, cond[b, None], samples[b], stage.sampling, no_report).feats for b in (0, 1)]
         torch.testing.assert_close(both.feats, torch.cat(each), atol=1e-4, rtol=1e-3)
         sdf, feats = stages.decode_field(vae, both, stage, no_report)
     assert sdf.feats.shape == (65 * 64, 1) and feats is None
