@@ -15,9 +15,9 @@ from core.geometry.grid import GridSpec
 from core.geometry.mesh import Mesh
 from core.geometry.voxelize import NORMALIZE_SIDE, latent_coords
 from core.sparse.coords import parents, sort_into_blocks, unique_coords
+from core.sparse.refined_field import crossing_voxels as crossing_voxels
 
 FALLBACK_THRESHOLDS = (0.5, 0.25, 0.1)  # shares of the preset's threshold, tried in turn where nothing is occupied
-_SLAB = 32  # layers of a dense field that are looked at together
 
 # Corners of the six faces of a cell, counter-clockwise from outside; face 2 a + s looks along axis a, down or up.
 _FACE_AXES = ((0, -1), (0, 1), (1, -1), (1, 1), (2, -1), (2, 1))
@@ -122,34 +122,3 @@ def in_blocks(coords: Tensor, stage: SparseStageConfig, max_tokens: int) -> Tens
             "allowed. Raise max_tokens if the memory suffices, or try another seed or a plainer picture."
         )
     return sort_into_blocks(coords, stage.dit.ssa.selection_block)
-
-
-def crossing_voxels(field: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    """The voxels of a dense field whose cubes cross the level: what surface extraction needs of it.
-
-    Args:
-        field: [R, R, R].
-
-    Returns:
-        coords [V, 3] int32, ascending, and values [V], V voxels.
-    """
-    kept = []
-    resolution = field.shape[0]
-    for start in range(0, resolution, _SLAB):
-        low, high = max(start - 1, 0), min(start + _SLAB + 1, resolution)  # with the cubes on both borders
-        above = field[low:high] > level
-        some, every = above, above
-        for axis in range(3):  # over the corners of each cube, [x - 1, y - 1, z - 1]
-            count = some.shape[axis] - 1
-            some = some.narrow(axis, 0, count) | some.narrow(axis, 1, count)
-            every = every.narrow(axis, 0, count) & every.narrow(axis, 1, count)
-        crossing = (some & ~every).nonzero()  # low corners of the cubes
-        corners = torch.cartesian_prod(*[torch.arange(2, device=field.device)] * 3)
-        needed = torch.zeros_like(above)
-        for corner in corners:
-            needed[tuple((crossing + corner).unbind(1))] = True
-        own = needed[start - low : start - low + _SLAB].nonzero()
-        own[:, 0] += start
-        kept.append(own)
-    coords = torch.cat(kept)
-    return coords.int(), field[tuple(coords.unbind(1))]
