@@ -34,12 +34,12 @@ def key_tile(
 ) -> KeyTile:
     """Tile for q's dtype and head size: half precision has tensor cores, float32 must do without."""
     padded_heads, channels = padded_sizes(q, num_key_heads)
+    # channels up to: keys, rows, warps, stages
     if q.dtype == torch.float32:
-        keys, rows, warps, stages = (32, 32, 4, 2) if channels <= 64 else (16, 16, 8, 1)
-    elif channels <= 64:
-        keys, rows, warps, stages = 64, 64 if channels <= 32 else 32, 4, 3
+        by_width = {64: (32, 32, 4, 2), 128: (16, 16, 8, 2), None: (16, 16, 4, 1)}
     else:
-        keys, rows, warps, stages = (64, 32, 8, 2) if channels <= 128 else (32, 16, 8, 2)
+        by_width = {32: (64, 64, 4, 3), 64: (64, 32, 4, 3), 128: (64, 32, 8, 2), None: (32, 16, 8, 3)}
+    keys, rows, warps, stages = next(x for most, x in by_width.items() if most is None or channels <= most)
     return KeyTile(keys, max(1, rows // padded_heads), warps, stages)
 
 
@@ -61,7 +61,7 @@ def constants(
         JP=padded_heads,
         D=q.shape[2],
         DP=channels,
-        T=max(tile.tokens, launch.cdiv(16, padded_heads)),
+        T=tile.tokens,
         PRECISION=launch.precision(q.dtype),
         num_warps=tile.warps,
         num_stages=tile.stages,

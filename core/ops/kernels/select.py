@@ -47,7 +47,7 @@ def select_blocks(
         slots = cell_slots(plan, b)
         stride = launch.cdiv(slots.num_blocks, 16) * 16  # rows begin where wide loads can
         size = min(stop - start, max(64, SCRATCH_BYTES // (4 * groups * stride) // 64 * 64))
-        scratch = torch.empty((groups, size, stride), device=q.device)
+        scratch = torch.empty((groups, size, stride), dtype=torch.float32, device=q.device)
         for a in range(start, stop, size):
             z = min(a + size, stop)
             scores = scratch[:, : z - a, : slots.num_blocks]

@@ -22,6 +22,7 @@ from core.ops.kernels.key_gradients import add_up, constants, key_tile, load_key
 
 PARTIAL_BYTES = 2**28  # of the sums of parts, at most
 SHORTEST_PART = 256  # tokens of a part, at least; less would be cut for nothing
+SUMS = 2048  # keys times channels that a program adds up
 
 
 def selected_key_gradients(
@@ -49,13 +50,12 @@ def selected_key_gradients(
     lists = token_lists(block_index, plan, length)
     cut = length < block_index.shape[1]  # else no list has two parts
     rows = 2 * largest * block_index.numel() // length if cut and deterministic else 0
-    partial = torch.empty((rows, 2, channels), device=q.device)
+    partial = torch.empty((rows, 2, channels), dtype=torch.float32, device=q.device)
     tile = key_tile(q, groups)
-    shared = constants(q, groups, tile)
     tiles = launch.cdiv(largest, tile.keys)
     launch.run(
         _selected_key_gradients,
-        (lists.list_of_part.shape[0], tiles),
+        (lists.list_of_part.shape[0] * tiles,),  # the tiles of a block, which read the same queries, side by side
         q,
         k,
         v,
@@ -69,15 +69,18 @@ def selected_key_gradients(
         dk,
         dv,
         num_blocks,
+        tiles,
         *scales(channels),
         K=tile.keys,
         DETERMINISTIC=deterministic,
-        **shared,
+        **constants(q, groups, tile),
     )
     if rows:
+        padded = launch.next_power_of_2(channels)
+        keys = max(1, SUMS // padded)
         launch.run(
             _add_parts,
-            (groups * num_blocks, tiles),
+            (groups * num_blocks, launch.cdiv(largest, keys)),
             plan.cu_blocks,
             lists.first_part,
             lists.first_row,
@@ -85,10 +88,10 @@ def selected_key_gradients(
             dk,
             dv,
             num_blocks,
-            K=tile.keys,
+            K=keys,
             G=groups,
             D=channels,
-            DP=shared["DP"],
+            DP=padded,
         )
 
 
@@ -147,6 +150,7 @@ def _selected_key_gradients(
     dk,
     dv,
     num_blocks,
+    tiles,
     scale,
     scale2,
     K: tl.constexpr,
@@ -159,13 +163,13 @@ def _selected_key_gradients(
     T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    part = tl.program_id(0)
+    part, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     here = tl.load(list_of_part + part)
     if here >= G * num_blocks:
         return
     group, block = here // num_blocks, here % num_blocks
     block_start, block_stop = tl.load(cu_blocks + block), tl.load(cu_blocks + block + 1)
-    start = block_start + tl.program_id(1) * K
+    start = block_start + tile * K
     if start >= block_stop:
         return
     row = start + tl.arange(0, K)

@@ -20,6 +20,8 @@ def shipped() -> None:
 def general() -> None:
     """Head sizes that need padding, large ones, and float32."""
     _blocks(6, 2, 40, torch.float16, True)
+    _blocks(8, 2, 128, torch.bfloat16, True)
+    _blocks(8, 2, 256, torch.float16, False)
     _blocks(6, 2, 32, torch.float32, True)
     _windows(6, 2, 40, torch.float16)
     _windows(16, 1, 64, torch.bfloat16)
