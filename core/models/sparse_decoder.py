@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 from core.config.models import SparseVAEConfig
 from core.errors import ConfigError
+from core.models.decoder_memory import ConvolutionMemory, chunks_within
 from core.models.sparse_encoder import SparseTransformer
+from core.ops.brick_conv import brick_conv3d, needs_no_maps
+from core.ops.conv_plan import ConvPlan
 from core.sparse.conv import SubmanifoldConv3d
 from core.sparse.coords import parents, unique_coords
 from core.sparse.layers import SparseLinear, SparseSiLU
+from core.sparse.neighbors import cached_conv_plan
 from core.sparse.resample import subdivide_coords
 from core.sparse.tensor import CoordCache, SparseTensor
 
@@ -34,6 +38,17 @@ class SubdivideBlock(nn.Module):
         """feats [N, C] -> [8 N, C'], children of a voxel consecutive."""
         convolution, activation = self.out_layers
         return activation(convolution.forward_subdivided(self.act_layers(x)))
+
+    def on_bricks(
+        self,
+        feats: Tensor,  # [n * 8^level, C]
+        plan: ConvPlan,  # of the n latents
+        level: int,
+    ) -> Tensor:
+        """The same without maps or coordinates of the voxels, [n * 8^(level + 1), C']."""
+        first, second = self.act_layers[0].conv, self.out_layers[0].conv
+        feats = brick_conv3d(feats, plan, first.kernel, first.bias, level=level, silu=True)
+        return brick_conv3d(feats, plan, second.kernel, second.bias, level=level, subdivide=True, silu=True)
 
 
 def receptive_latents(levels: int) -> int:
@@ -56,6 +71,7 @@ class SparseDecoder(SparseTransformer):
             config.window,
         )
         ladder = (config.decoder_width, *config.decoder_channels)
+        self.ladder = ladder
         self.resolution = config.resolution
         self.padding = config.chunk_padding
         needed = receptive_latents(len(ladder) - 1)
@@ -71,6 +87,7 @@ class SparseDecoder(SparseTransformer):
         z: SparseTensor,  # [N, Z] raw latents
         *,
         chunk_size: int = 1,
+        memory_budget: int | None = None,
         return_feats: bool = False,
         position_scale: float = 1.0,
         on_chunk: OnChunk | None = None,
@@ -78,9 +95,16 @@ class SparseDecoder(SparseTransformer):
         """Signed distances [M, 1] in -1..1, float32, and if asked the features [M, C] they were read from.
 
         The transformer sees all latents; the convolutions run on ``chunk_size ** 3`` cubes of each sample's grid,
-        each with a margin that covers their reach, so that the values do not depend on ``chunk_size``.
+        each with a margin that covers their reach, so that the values do not depend on ``chunk_size``. With a
+        ``memory_budget`` in bytes it is the smallest with which they stay inside; see core.models.decoder_memory.
+
+        Raises:
+            ConfigError: for a budget that is too small whatever the chunks are.
         """
         h = self.transform(z, position_scale)
+        if memory_budget is not None:
+            memory = ConvolutionMemory(self.ladder, h.feats.element_size(), h.device, self._uses_bricks(h.feats))
+            chunk_size = chunks_within(memory_budget, memory, h.cache, self.resolution, self.padding)
         if chunk_size == 1 or h.num_voxels == 0:
             sdf, feats = self._upsample(h)
             if on_chunk is not None:
@@ -99,9 +123,18 @@ class SparseDecoder(SparseTransformer):
 
     def _upsample(self, h: SparseTensor) -> tuple[Tensor, Tensor]:
         """Latents [n, C] -> distances [n * 8^L, 1] and features [n * 8^L, C']."""
-        for block in self.upsample:
-            h = block(h)
-        return torch.tanh(self._read_distances(h.feats).float()), h.feats
+        if self._uses_bricks(h.feats):
+            feats, plan = h.feats, cached_conv_plan(h)
+            for level, block in enumerate(self.upsample):
+                feats = block.on_bricks(feats, plan, level)
+        else:
+            for block in self.upsample:
+                h = block(h)
+            feats = h.feats
+        return torch.tanh(self._read_distances(feats).float()), feats
+
+    def _uses_bricks(self, feats: Tensor) -> bool:
+        return needs_no_maps(feats, *self.upsample.parameters())
 
     def _read_distances(
         self,

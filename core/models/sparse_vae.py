@@ -52,6 +52,7 @@ class SparseSDFVAE(nn.Module):
         position_scale: float = 1.0,
         on_chunk: OnChunk | None = None,
         chunk_size: int | None = None,
+        memory_budget: int | None = None,
     ) -> SparseTensor: ...
 
     @overload
@@ -63,6 +64,7 @@ class SparseSDFVAE(nn.Module):
         position_scale: float = 1.0,
         on_chunk: OnChunk | None = None,
         chunk_size: int | None = None,
+        memory_budget: int | None = None,
     ) -> tuple[SparseTensor, SparseTensor]: ...
 
     def decode(
@@ -73,6 +75,7 @@ class SparseSDFVAE(nn.Module):
         position_scale: float = 1.0,
         on_chunk: OnChunk | None = None,
         chunk_size: int | None = None,
+        memory_budget: int | None = None,
     ) -> SparseTensor | tuple[SparseTensor, SparseTensor]:
         """Signed distances on the 8^L descendants of every latent, in the order of the latents.
 
@@ -83,22 +86,31 @@ class SparseSDFVAE(nn.Module):
             on_chunk: called with (chunks done, chunks in all) after each; raise in it to cancel.
             chunk_size: cubes per axis to decode one after the other; default: the configuration's. More need
                 less memory; the values do not change.
+            memory_budget: bytes that the convolutions may take, without the result and without gradients: as few
+                chunks as that allows, instead of ``chunk_size``. See core.models.decoder_memory.
 
         Returns:
             Distances [M * 8^L, 1] in -1..1 truncation bands, float32, no voxel twice; with ``return_feats`` a pair.
 
         Raises:
             InputError: for coordinates outside the grid.
+            ConfigError: if no number of chunks stays within the budget.
         """
         assert z.feats.ndim == 2 and z.channels == self.config.latent_channels, (
             f"latents {tuple(z.feats.shape)} for {self.config.latent_channels} channels"
         )
+        assert chunk_size is None or memory_budget is None, "either the number of chunks or their memory"
         chunk_size = self.config.chunk_size if chunk_size is None else chunk_size
         assert chunk_size >= 1, f"chunk_size {chunk_size}"
         self._check_extent(z, position_scale, 1)
         raw = z.replace(self.denormalize(z.feats))
         sdf, feats = self.decoder(
-            raw, chunk_size=chunk_size, return_feats=return_feats, position_scale=position_scale, on_chunk=on_chunk
+            raw,
+            chunk_size=chunk_size,
+            memory_budget=memory_budget,
+            return_feats=return_feats,
+            position_scale=position_scale,
+            on_chunk=on_chunk,
         )
         return sdf if feats is None else (sdf, feats)
 

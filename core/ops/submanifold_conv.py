@@ -51,7 +51,7 @@ def submanifold_conv3d(
     if backend is Backend.REFERENCE:
         return reference.submanifold_conv3d(feats, neighbor_map, weight, bias)
     out = _GatherMatmul.apply(feats, weight, neighbor_map, tuple(range(weight.shape[0])))
-    return out if bias is None else out + bias
+    return out if bias is None else out.add_(bias)
 
 
 def subdivided_conv3d(
@@ -82,7 +82,13 @@ def subdivided_conv3d(
         folded = folded.index_add(0, index, weight.float()).to(weight.dtype)
         children.append(_GatherMatmul.apply(feats, folded, neighbor_map, columns))
     out = torch.stack(children, dim=1).flatten(0, 1)
-    return out if bias is None else out + bias
+    del children
+    return out if bias is None else out.add_(bias)
+
+
+def gathered_elements(device: torch.device) -> int:
+    """Elements that the torch path gathers at a time."""
+    return GATHERED_ELEMENTS.get(device.type, GATHERED_ELEMENTS_ELSEWHERE)
 
 
 def kernels() -> ModuleType:
@@ -179,8 +185,7 @@ def _gather_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of voxels with the features of their neighbours side by side, zero where there is none: [rows, J I]."""
     n, channels = feats.shape
-    budget = GATHERED_ELEMENTS.get(feats.device.type, GATHERED_ELEMENTS_ELSEWHERE)
-    step = max(budget // (len(columns) * channels), 64)
+    step = max(gathered_elements(feats.device) // (len(columns) * channels), 64)
     padded = torch.cat([feats.new_zeros(1, channels), feats])  # row 0 stands for "no neighbour"
     in_order = columns == tuple(range(neighbor_map.shape[1]))
     chosen = None if in_order else torch.tensor(columns, device=feats.device)

@@ -55,9 +55,14 @@ def neighbor_map(
     steps = [(dx * extent[1] + dy) * extent[2] + dz for dx, dy, dz in offsets]
     cells = (high[0] - low[0] + 1) * extent[0] * extent[1] * extent[2]
     if table_cells is None:
-        table_cells = min(max(TABLE_CELLS_PER_VOXEL * n, TABLE_CELLS_FLOOR), TABLE_CELLS_CEILING)
+        table_cells = largest_table(n)
     found = _by_table(keys, steps, cells) if cells <= table_cells else _by_search(keys, steps)
     return found.t()
+
+
+def largest_table(n: int) -> int:
+    """Cells of the largest direct-address table that ``n`` voxels are looked up in."""
+    return min(max(TABLE_CELLS_PER_VOXEL * n, TABLE_CELLS_FLOOR), TABLE_CELLS_CEILING)
 
 
 def cached_neighbor_map(x: SparseTensor, kernel_size: int = 3) -> Tensor:
