@@ -9,9 +9,9 @@ Nothing passes or fails here; a row whose ``ms`` is null says why under ``proble
 """
 
 import argparse
-import contextlib
+import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,20 +23,22 @@ from core.config.presets import V1_1
 from core.models.sparse_dit import SparseDiT
 from core.nn.sparse_blocks import SparseModulatedCrossBlock
 from core.ops.backend import Backend, use_backend
-from core.pipeline.graphs import replayed
+from core.pipeline.graphs import Predict, replayed
 from core.sparse.tensor import SparseTensor
 from tests.bench.parts.floors import SHORT, gemm_rate
 from tests.bench.parts.results import Sheet, parser_of
 from tests.bench.parts.shells import features, shell
+from tests.bench.parts.sides import one_pass, whole
 from tests.bench.parts.timing import (
     CPU,
     GPU,
     QUICK,
+    SLOW,
     Call,
+    Policy,
     captured,
     free,
     medians,
-    one_line,
     peak_mb,
     prepared,
     rounded,
@@ -44,7 +46,8 @@ from tests.bench.parts.timing import (
 )
 
 IMAGE_TOKENS = V1_1.conditioner.num_tokens
-TORCH_TOKENS = 50_000  # the torch backend takes seconds beyond
+TORCH_TOKENS = 50_000  # beyond, the torch backend takes too many seconds
+STEP_TOKENS = 50_000  # so does a whole step, 48 blocks
 COLUMNS = ("config", "tokens", "dtype", "scope", "pass", "ms", "graph_ms", "torch_ms", "vs_torch", "products_ms",
            "peak_mb", "torch_peak_mb")  # fmt: skip
 RELEASED = V1_1.sparse[-1].dit
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, config = ("tiny", TINY) if options.quick else ("v1.1", RELEASED)
     sizes = (300,) if options.quick else (45_900, 10_700, 131_072) if on_gpu else (4_000,)
     for tokens in sizes:
-        for rows in (block_rows, step_rows):
+        for rows in (block_rows, step_rows) if tokens <= STEP_TOKENS else (block_rows,):
             for row in rows(config, tokens, dtype, sheet, options):
                 sheet.add({"config": name, **row})
             free(sheet.device)
@@ -70,50 +73,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     return sheet.finish()
 
 
+class Block:
+    """One block on one input."""
+
+    def __init__(self, config: SparseDiTConfig, tokens: int, dtype: torch.dtype, device: torch.device):
+        width, cross = config.width, config.num_cross_heads
+        coords = shell(tokens).to(device)
+        self.block = SparseModulatedCrossBlock(width, config.cond_width, cross, config.ssa).to(device, dtype)
+        self.x = SparseTensor(features(coords, width, "smooth", 1).to(dtype), coords)
+        self.modulation = torch.randn(1, width, device=device).to(dtype)
+        self.cond = torch.randn(1, IMAGE_TOKENS, config.cond_width, device=device).to(dtype)
+        self.grad = torch.randn_like(self.x.feats)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What gradients are asked for."""
+        return self.x.feats, *self.block.parameters()
+
+    def run(self) -> Tensor:
+        """[N, C]."""
+        return self.block(self.x, self.modulation, self.cond).feats
+
+    def twin(self) -> "Block":
+        """The same with weights of its own, see ``sides.Kernel.twin``."""
+        other = copy.copy(self)
+        other.block = copy.deepcopy(self.block)
+        other.x = self.x.replace(self.x.feats.detach().requires_grad_(self.x.feats.requires_grad))
+        return other
+
+
 def block_rows(
     config: SparseDiTConfig, tokens: int, dtype: torch.dtype, sheet: Sheet, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """One block, forward and backward."""
-    device, width = sheet.device, config.width
-    block = SparseModulatedCrossBlock(width, config.cond_width, config.num_cross_heads, config.ssa).to(device, dtype)
-    coords = shell(tokens).to(device)
-    x = SparseTensor(features(coords, width, "smooth", 1).to(dtype), coords)
-    modulation = torch.randn(1, width, device=device).to(dtype)
-    cond = torch.randn(1, IMAGE_TOKENS, config.cond_width, device=device).to(dtype)
-    grad = torch.randn_like(x.feats)
-    leaves = (x.feats, *block.parameters())
-
-    def forward() -> Tensor:
-        return block(x, modulation, cond).feats
-
-    def both() -> tuple[Tensor, ...]:
-        out = forward()
-        return out, *torch.autograd.grad(out, leaves, grad)
-
+    device = sheet.device
+    block = Block(config, tokens, dtype, device)
     for backward in (False, True) if options.backward else (False,):
-        for leaf in leaves:
-            leaf.requires_grad_(backward)
+        for tensor in block.inputs:
+            tensor.requires_grad_(backward)
 
-        def make(backend: Backend | None, backward: bool = backward) -> Call:
-            with _on(backend):
-                if not backward:
-                    return _quiet(forward, backend)
-                out = forward()
-            return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
+        def recorded(backward: bool = backward) -> Call:
+            twin = block.twin()
+            return one_pass(twin.run, twin.inputs, twin.grad, backward)
 
-        builders = {"ours": lambda make=make: make(None)}
-        if x.num_voxels <= TORCH_TOKENS:
-            builders["torch"] = lambda make=make: make(Backend.TORCH)
+        def on_torch(backward: bool = backward) -> Tensor:
+            with use_backend(Backend.TORCH):
+                return block.run()
+
+        ours = (block.run, block.inputs, block.grad, backward)
+        builders: dict[str, Callable[[], Call]] = {"ours": lambda ours=ours: one_pass(*ours)}
         if device.type == "cuda":
-            builders["graph"] = lambda make=make: captured(lambda: make(None), device)
+            builders["graph"] = lambda recorded=recorded: captured(recorded, device)
         row = _measured(builders, sheet)
-        row["peak_mb"] = peak_mb(both if backward else _quiet(forward, None), device) if row["ms"] else None
-        row["torch_peak_mb"] = (
-            _torch_peak(both if backward else _quiet(forward, None), device) if row["torch_ms"] else None
-        )
-        products = _products(config, x.num_voxels, IMAGE_TOKENS) * (2 if backward else 1)
+        row["peak_mb"] = peak_mb(whole(*ours), device) if row["ms"] else None
+        if block.x.num_voxels <= TORCH_TOKENS:
+            theirs = (on_torch, block.inputs, block.grad, backward)
+            row |= _torch_side(
+                lambda theirs=theirs: one_pass(*theirs), lambda theirs=theirs: whole(*theirs), row, sheet
+            )
+        products = _products(config, block.x.num_voxels, IMAGE_TOKENS) * (2 if backward else 1)
         row["products_ms"] = rounded(1e3 * products / gemm_rate(sheet.ceilings, dtype))
-        yield {"tokens": x.num_voxels, "dtype": SHORT[dtype], "scope": "block",
+        yield {"tokens": block.x.num_voxels, "dtype": SHORT[dtype], "scope": "block",
                "pass": "backward" if backward else "forward", **row}  # fmt: skip
 
 
@@ -131,9 +151,9 @@ def step_rows(
     def predict(latent: Tensor, t: Tensor, conditional: bool) -> Tensor:
         return network(x.replace(latent), t, cond if conditional else cond[:0]).feats
 
-    def both(evaluate: Any, backend: Backend | None = None) -> Call:
+    def both(evaluate: Predict) -> Call:
         def call() -> Tensor:
-            with torch.no_grad(), _on(backend):
+            with torch.no_grad():
                 towards = evaluate(x.feats, t, True)
                 return towards + evaluate(x.feats, t, False)
 
@@ -141,8 +161,6 @@ def step_rows(
 
     with replayed(predict, device) as graphed:
         builders = {"ours": lambda: both(predict)}
-        if x.num_voxels <= TORCH_TOKENS:
-            builders["torch"] = lambda: both(predict, Backend.TORCH)
         if device.type == "cuda":
             builders["graph"] = lambda: both(graphed)
         row = _measured(builders, sheet)
@@ -160,38 +178,28 @@ def _products(config: SparseDiTConfig, tokens: int, image_tokens: int) -> float:
     return 2.0 * tokens * (attention + cross + 2 * config.mlp_ratio * width * width)
 
 
-def _on(backend: Backend | None) -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext() if backend is None else use_backend(backend)
+def _torch_side(
+    build: Callable[[], Call], build_whole: Callable[[], Call], row: dict[str, Any], sheet: Sheet
+) -> dict[str, Any]:
+    """The torch backend by itself and a few times only: at these sizes it takes seconds."""
+    calls, problems = prepared({"torch": build})
+    if problems:
+        return {"problems": {**row.get("problems", {}), **problems}}
+    policy = SLOW if sheet.device.type == "cuda" else _policy(sheet)
+    ms = medians(calls, sheet.device, policy)["torch"]
+    del calls
+    found = {"torch_ms": rounded(ms), "torch_repeats": policy.repeats, "vs_torch": share(ms, row["ms"])}
+    return {**found, "torch_peak_mb": peak_mb(build_whole(), sheet.device)}
 
 
-def _quiet(forward: Call, backend: Backend | None) -> Call:
-    def call() -> object:
-        with torch.no_grad(), _on(backend):
-            return forward()
-
-    return call
-
-
-def _torch_peak(call: Call, device: torch.device) -> float | None:
-    def on_torch() -> object:
-        with use_backend(Backend.TORCH):
-            return call()
-
-    try:
-        return peak_mb(on_torch, device)
-    except torch.cuda.OutOfMemoryError:
-        return None
+def _policy(sheet: Sheet) -> Policy:
+    return QUICK if sheet.options.quick else GPU if sheet.device.type == "cuda" else CPU
 
 
 def _measured(builders: dict[str, Any], sheet: Sheet) -> dict[str, Any]:
     calls, problems = prepared(builders)
-    policy = QUICK if sheet.options.quick else GPU if sheet.device.type == "cuda" else CPU
-    try:
-        ms = medians(calls, sheet.device, policy)
-    except Exception as error:  # one that ran once and then did not: said in the row
-        problems["time"], ms = one_line(error), {}
-    row: dict[str, Any] = {f"{name}_ms": rounded(ms.get(name)) for name in ("graph", "torch")}
-    row = {"ms": rounded(ms.get("ours")), **row, "vs_torch": share(ms.get("torch"), ms.get("ours"))}
+    ms = medians(calls, sheet.device, _policy(sheet))
+    row: dict[str, Any] = {"ms": rounded(ms.get("ours")), "graph_ms": rounded(ms.get("graph")), "torch_ms": None}
     return {**row, "problems": problems} if problems else row
 
 

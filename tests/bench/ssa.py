@@ -18,17 +18,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from core.config.models import SSAConfig
 from core.config.presets import STARTER, V1_0, V1_1
-from core.nn.ssa import SpatialSparseAttention
-from core.ops.ssa import spatial_sparse_attention
-from core.sparse.tensor import SparseTensor
 from tests.bench.parts import authors, rivals
 from tests.bench.parts.floors import SHORT, block_facts, count, dense_floor_ms, floor_ms, union_ratio
 from tests.bench.parts.results import Sheet, parser_of
-from tests.bench.parts.shells import Problem, features, make_problem
+from tests.bench.parts.shells import Problem, make_problem
+from tests.bench.parts.sides import Kernel, Module, one_pass, whole
 from tests.bench.parts.timing import (
     CPU,
     GPU,
@@ -131,7 +128,9 @@ def measure(
         "rho": {str(size): union_ratio(problem.chosen, problem.windows, size) for size in UNION_TILES},
     }
     for scope in case.scopes:
-        side = Kernel(problem, config, case.shift) if scope == "kernel" else Module(problem, case, device)
+        side: Kernel | Module = Kernel(problem, config, case.shift)
+        if scope == "module":
+            side = Module(problem, width, config, case.regime, case.shift)
         for backward in (False, True) if options.backward else (False,):
             part = floor_ms(work, sheet.ceilings, case.dtype, backward)
             row = {**known, "pass": "backward" if backward else "forward", "scope": scope}
@@ -147,47 +146,6 @@ def measure(
         free(device)
 
 
-class Kernel:
-    """The op, ours and theirs, on the same tensors."""
-
-    def __init__(self, problem: Problem, config: SSAConfig, shift: int):
-        self.problem, self.config, self.shift = problem, config, shift
-        self.inputs, self.grad = problem.inputs, problem.grad
-
-    def ours(self) -> Tensor:
-        """[N, H, D]."""
-        p = self.problem
-        return spatial_sparse_attention(*p.inputs, p.plan, p.windows, self.config.selected_blocks)
-
-    def theirs(self) -> Callable[[], Tensor]:
-        """May raise ``authors.Absent``."""
-        return authors.kernel_call(self.problem, self.config, self.shift)
-
-
-class Module:
-    """The layer, ours and theirs, with the same weights and features."""
-
-    def __init__(self, problem: Problem, case: Case, device: torch.device):
-        self.width, self.config = CONFIGS[case.config]
-        self.shift = case.shift
-        self.layer = SpatialSparseAttention(self.width, self.config, case.shift).to(device, case.dtype)
-        self.x = problem.x.replace(features(problem.x.coords, self.width, case.regime, 9).to(case.dtype))
-        self.inputs = (self.x.feats, *self.layer.parameters())
-        self.grad = features(problem.x.coords, self.width, "iid", 10).to(case.dtype)
-
-    def ours(self) -> Tensor:
-        """[N, C]."""
-        return self.layer(self.x).feats
-
-    def with_geometry(self) -> Tensor:
-        """The same on coordinates that were never seen."""
-        return self.layer(SparseTensor(self.x.feats, self.x.coords)).feats
-
-    def theirs(self) -> Callable[[], Tensor]:
-        """May raise ``authors.Absent``."""
-        return authors.module_call(self.layer, self.config, self.x.feats, self.x.coords, self.shift)
-
-
 def _times(
     side: Kernel | Module,
     case: Case,
@@ -201,10 +159,11 @@ def _times(
     policy = QUICK if quick else GPU if device.type == "cuda" else CPU
     for tensor in side.inputs:
         tensor.requires_grad_(backward)
-    builders = {"ours": lambda: _timed(side.ours, side, backward)}
+    builders: dict[str, Callable[[], Call]] = {"ours": lambda: one_pass(side.ours, side.inputs, side.grad, backward)}
+    theirs = None
     try:
         theirs = side.theirs()
-        builders["authors"] = lambda: _timed(theirs, side, backward)
+        builders["authors"] = lambda: one_pass(*theirs, side.grad, backward)
     except authors.Absent as reason:
         problems["authors"] = str(reason)
     except Exception as error:  # theirs, on a machine that it does not know: said in the row
@@ -216,13 +175,18 @@ def _times(
         for name, backend in rivals.DENSE.items():
             builders[name] = lambda backend=backend: rivals.dense_call(backend, problem.q, grad)
     if isinstance(side, Module) and not backward:
-        builders["with_geometry"] = lambda: _timed(side.with_geometry, side, False)
+        builders["with_geometry"] = lambda: one_pass(side.with_geometry, side.inputs, side.grad, False)
     if backward:
-        builders["both"] = lambda: lambda: torch.autograd.grad(side.ours(), side.inputs, side.grad)
+        builders["both"] = lambda: whole(side.ours, side.inputs, side.grad, True)
     if case.twice:
-        builders["again"] = lambda: _timed(side.ours, side, backward)
+        builders["again"] = builders["ours"]
     if device.type == "cuda" and problem.q.shape[0] <= GRAPH_TOKENS:
-        builders["graph"] = lambda: captured(lambda: _timed(side.ours, side, backward), device)
+
+        def recorded() -> Call:
+            twin = side.twin()
+            return one_pass(twin.ours, twin.inputs, twin.grad, backward)
+
+        builders["graph"] = lambda: captured(recorded, device)
     if case.flex and isinstance(side, Kernel) and not backward and device.type == "cuda":
         masks: list[Call] = []
 
@@ -235,7 +199,11 @@ def _times(
         builders["flex_masks"] = lambda: masks[0]
     calls, failed = prepared(builders)
     problems |= failed
-    peak = peak_mb(_whole(side, backward), device) if "ours" in calls else None
+    peaks = {}
+    if "ours" in calls:
+        peaks["peak_mb"] = peak_mb(whole(side.ours, side.inputs, side.grad, backward), device)
+    if "authors" in calls and theirs is not None:
+        peaks["authors_peak_mb"] = peak_mb(whole(*theirs, side.grad, backward), device)
     difference = _difference(calls, backward)
     ms = medians(calls, device, policy)
     del calls
@@ -243,7 +211,7 @@ def _times(
         earlier[size] = {name: ms[name] for name in rivals.DENSE if name in ms}
     ms = {**earlier.get(size, {}), **ms}
     row: dict[str, Any] = {f"{name}_ms": rounded(ms.get(name)) for name in ("sdpa_flash", "cudnn", "authors", "flex")}
-    row = {"ms": rounded(ms.get("ours")), **row, "peak_mb": peak, "dense_reused": not measures_dense}
+    row = {"ms": rounded(ms.get("ours")), **row, "peak_mb": None, **peaks, "dense_reused": not measures_dense}
     row["graph_ms"] = rounded(ms.get("graph"))
     if "both" in ms:
         row["forward_backward_ms"] = rounded(ms["both"])
@@ -260,31 +228,6 @@ def _times(
     if problems:
         row["problems"] = problems
     return row
-
-
-def _timed(call: Callable[[], Tensor], side: Kernel | Module, backward: bool) -> Call:
-    """``call`` without gradients, or the backward pass of what it returned."""
-    if not backward:
-
-        def forward() -> Tensor:
-            with torch.no_grad():
-                return call()
-
-        return forward
-    out = call()
-    return lambda: torch.autograd.grad(out, side.inputs, side.grad, retain_graph=True)
-
-
-def _whole(side: Kernel | Module, backward: bool) -> Call:
-    """What memory is read of: forward alone, or forward (with what it keeps) and backward."""
-    if not backward:
-        return _timed(side.ours, side, False)
-
-    def both() -> tuple[object, ...]:
-        out = side.ours()
-        return out, torch.autograd.grad(out, side.inputs, side.grad)
-
-    return both
 
 
 def _difference(calls: dict[str, Call], backward: bool) -> float | None:

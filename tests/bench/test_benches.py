@@ -12,6 +12,7 @@ from core.ops.submanifold_conv import submanifold_conv3d
 from core.sparse.neighbors import neighbor_map
 from tests.bench import block, conv, report, ssa
 from tests.bench.parts import authors, floors, plain_conv, results, shells
+from tests.bench.parts.sides import Kernel, Module, one_pass
 
 CONFIG = SSAConfig(num_heads=4, num_kv_heads=2, compression_block=4, selection_block=8, selected_blocks=3)
 COMMON = {"config", "tokens", "pass", "dtype", "ms", "peak_mb"}
@@ -105,6 +106,36 @@ def test_plain_convolutions_compute_the_same():
     torch.testing.assert_close(plain_conv.im2col(feats, neighbors, weight, bias), expected, atol=1e-4, rtol=1e-4)
     found = plain_conv.gather_scatter(neighbors)(feats, weight, bias)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scope", [Kernel, Module])
+def test_a_twin_computes_the_same_with_tensors_of_its_own(scope):
+    problem = shells.make_problem(300, 32, CONFIG, "smooth", torch.float32, torch.device("cpu"))
+    side = Kernel(problem, CONFIG, 0) if scope is Kernel else Module(problem, 32, CONFIG, "smooth", 0)
+    for tensor in side.inputs:
+        tensor.requires_grad_()
+    twin = side.twin()
+    assert not {id(tensor) for tensor in side.inputs} & {id(tensor) for tensor in twin.inputs}
+    expected = one_pass(side.ours, side.inputs, side.grad, True)()
+    found = one_pass(twin.ours, twin.inputs, twin.grad, True)()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert all(tensor.grad is None for tensor in (*side.inputs, *twin.inputs))
+
+
+def test_kernels_of_the_ceilings_do_what_is_counted():
+    pytest.importorskip("triton")
+    from tests.bench.parts import ceiling_kernels
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out, exponentials = ceiling_kernels.exponentials(2, device, rounds=60)
+    assert exponentials == 60 * out.numel()
+    torch.testing.assert_close(out, torch.full_like(out, 0.6411857), atol=1e-5, rtol=0)  # where exp2(-x) is x
+    source = torch.arange(3, device=device).repeat_interleave(ceiling_kernels.READ_BLOCK).float()
+    out, read = ceiling_kernels.reads(source, 2, rounds=5)
+    assert read == 5 * out.nbytes
+    expected = [sum((program + 97 * i) % 3 for i in range(5)) for program in range(2)]
+    assert out.view(2, -1).amin(1).tolist() == out.view(2, -1).amax(1).tolist() == expected
 
 
 def gpu_results():

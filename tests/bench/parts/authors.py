@@ -55,11 +55,11 @@ def load() -> types.ModuleType:
     return sparse
 
 
-def kernel_call(problem: Problem, config: SSAConfig, shift: int) -> Callable[[], Tensor]:
+def kernel_call(problem: Problem, config: SSAConfig, shift: int) -> tuple[Callable[[], Tensor], tuple[Tensor, ...]]:
     """Their kernels on ``problem``, with everything that follows from coordinates computed before.
 
     Returns:
-        a function that returns [N, H, D], with gradients towards ``problem.inputs``.
+        a function that returns [N, H, D], and what gradients are asked for.
     """
     sparse = load()
     from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
@@ -107,12 +107,12 @@ def kernel_call(problem: Problem, config: SSAConfig, shift: int) -> Callable[[],
         weights = gate[:, :, None, None]
         return weights[:, 0] * coarse + weights[:, 1] * fine + weights[:, 2] * local
 
-    return call
+    return call, problem.inputs
 
 
 def module_call(
     ours: SpatialSparseAttention, config: SSAConfig, feats: Tensor, coords: Tensor, shift: int
-) -> Callable[[], Tensor]:
+) -> tuple[Callable[[], Tensor], tuple[Tensor, ...]]:
     """Their whole layer with the weights of ``ours``: what follows from coordinates is computed in every call."""
     sparse = load()
     if config.compression_version != "v1" and not hasattr(sys.modules.get("torchsparse"), "__path__"):
@@ -133,7 +133,7 @@ def module_call(
     layer.load_state_dict(ours.state_dict())
     layer.to(feats.device, feats.dtype)
     x = sparse.SparseTensor(feats, coords)
-    return lambda: layer(x).feats
+    return lambda: layer(x).feats, (feats, *layer.parameters())
 
 
 def _flash_attn() -> dict[str, types.ModuleType]:

@@ -80,14 +80,15 @@ def _cells(radius: float) -> Tensor:
 
 
 def features(coords: Tensor, channels: int, regime: str, seed: int) -> Tensor:
-    """Zero mean, about unit variance: [N, C] float32, the same on every device up to rounding."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(coords), channels, generator=generator)
+    """Zero mean, about unit variance: [N, C] float32, the same for a seed on one kind of device."""
+    device = coords.device
+    generator = torch.Generator(device).manual_seed(seed)
+    noise = torch.randn(len(coords), channels, generator=generator, device=device)
     if regime == "iid":
-        return noise.to(coords.device)
+        return noise
     position = AbsolutePositionEmbedder(POSITION_CHANNELS)(coords[:, 1:])
-    project = torch.randn(POSITION_CHANNELS, channels, generator=generator) * (POSITION_CHANNELS / 2) ** -0.5
-    return (1 - NOISE) * (position @ project.to(coords.device)) + NOISE * noise.to(coords.device)
+    project = torch.randn(POSITION_CHANNELS, channels, generator=generator, device=device)
+    return (1 - NOISE) * (position @ project * (POSITION_CHANNELS / 2) ** -0.5) + NOISE * noise
 
 
 def make_problem(

@@ -30,6 +30,7 @@ class Policy:
 
 
 GPU, CPU, QUICK = Policy(5, 20), Policy(1, 3), Policy(1, 2)
+SLOW = Policy(1, 3)  # of what takes seconds on a GPU too
 
 
 class Budget:
@@ -178,14 +179,16 @@ def clocks(device: torch.device) -> dict[str, float] | None:
 
 def _smi(device: torch.device, query: str) -> str | None:
     index = torch.cuda.current_device() if device.index is None else device.index
-    which = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    command += ["-i", f"GPU-{which}" if which else str(index)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    unique = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    for which in (f"GPU-{unique}", str(index)) if unique else (str(index),):
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "-i", which]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
 
 
 @cache
