@@ -1,22 +1,41 @@
 """Refiners of a decoded signed distance field: ``sdf`` filters its values, ``sign`` repairs inside and outside.
 
-Both look at a dense grid, tile by tile, so that memory is bounded by one tile and the grid itself. A tile
-without voxels always gives the same result, which is computed once.
+Both look at dense tiles of a grid, one at a time, and keep of the whole grid only what its surface needs; a tile is
+computed slab by slab (see ``slabs``). Group norms look at a whole tile, so that tiles are as large as the released
+weights saw them. A tile without voxels always gives the same result, which is computed once.
 
 Letters: N voxels, B samples, R cells per side of the grid, P cells per side of a tile, F decoder features,
 C width of the refiner.
 """
+
+import itertools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.config.models import RefinerConfig, UNet3DConfig
-from core.models.refiner_tiles import OnTile, fade_weights, tile_starts, tiles
+from core.models.refiner_tiles import (
+    EMPTY,
+    ROWS,
+    OnTile,
+    TileReport,
+    fade_weights,
+    pooled_tile,
+    rows_in_tile,
+    sample_rows,
+    scatter_tile,
+    slab_budget,
+    tile_starts,
+    tiles,
+)
+from core.models.slabs import Volume, adaptive_filter, conv3, filter_neighbours, normalised_weights, unet_in_slabs
 from core.models.unet3d import UNet3D
+from core.sparse.refined_field import CrossingVoxels, FarField, RefinedField
 from core.sparse.tensor import SparseTensor
 
-EMPTY = 1.0  # the value far outside of the band: outside
+_FADED_AT_ONCE = 16  # layers of a tile
 
 
 class FeatureMLP(nn.Module):
@@ -58,23 +77,10 @@ class AdaptiveFilter(nn.Sequential):
         Returns:
             [B, C', R, R, R].
         """
-        weights = super().forward(x if guide is None else guide)  # [B, 27, R, R, R]
-        least = max(1e-12, torch.finfo(weights.dtype).tiny)  # 1e-12 is 0 in float16, and all weights may be 0
-        weights = F.normalize(weights, p=1, dim=1, eps=least)
+        weights = normalised_weights(super().forward(x if guide is None else guide))  # [B, 27, R, R, R]
         for _ in range(repeats):
-            x = _filter(x, weights)
+            x = filter_neighbours(F.pad(x, (1,) * 6), weights)
         return x
-
-
-def _filter(x: Tensor, weights: Tensor) -> Tensor:
-    """Sum of the 27 neighbours of each cell, zero outside. x [B, C, X, Y, Z], weights [B, 27, X, Y, Z]."""
-    padded = F.pad(x, (1, 1, 1, 1, 1, 1))
-    size_x, size_y, size_z = x.shape[2:]
-    out = torch.zeros_like(x)
-    for index in range(27):
-        i, j, k = index // 9, index // 3 % 3, index % 3
-        out += weights[:, index : index + 1] * padded[:, :, i : i + size_x, j : j + size_y, k : k + size_z]
-    return out
 
 
 def _unet(config: RefinerConfig, in_channels: int) -> UNet3D:
@@ -121,47 +127,121 @@ class SDFRefiner(nn.Module):
         h = self.adaptive_conv2(self.mid_conv(h))
         return torch.tanh(self.adaptive_conv3(self.conv_out(h), guide=h))
 
-    @torch.no_grad()
-    def refine(self, sdf: SparseTensor, feats: SparseTensor | None, on_tile: OnTile | None = None) -> Tensor:
-        """Refine a field given on voxels.
+    def forward_in_slabs(self, sdf: Tensor, latent: Tensor, slab_bytes: int) -> Tensor:
+        """``forward`` in bounded memory, for evaluation; ``slab_bytes`` is for what is in work."""
+        joined = Volume(conv3(Volume(sdf), self.conv_in, slab_bytes), latent)
+        del latent
+        h = unet_in_slabs(self.unet3d1, joined, slab_bytes)
+        h = adaptive_filter(self.adaptive_conv1, h, h, slab_bytes, 3)
+        h = conv3(Volume(h), self.mid_conv, slab_bytes)
+        h = adaptive_filter(self.adaptive_conv2, h, h, slab_bytes, 3)
+        values = conv3(Volume(h), self.conv_out, slab_bytes)
+        return torch.tanh(adaptive_filter(self.adaptive_conv3, values, h, slab_bytes, 3))
 
-        Args:
-            sdf: values [N, 1], positive outside, coordinates below ``config.resolution``.
-            feats: decoder features [N, F] of the same voxels.
-            on_tile: called after every tile with (done, total); may raise to stop.
+    @torch.no_grad()
+    def refine(
+        self,
+        sdf: SparseTensor,
+        feats: SparseTensor | None,
+        on_tile: OnTile | None = None,
+        memory_budget: int | None = None,
+    ) -> Tensor:
+        """The whole refined field. Arguments as for :meth:`refine_at`, which needs far less memory.
 
         Returns:
             [B, 1, R, R, R] float32.
         """
-        assert feats is not None and feats.num_voxels == sdf.num_voxels, "the sdf refiner needs decoder features"
-        config, dtype = self.config, self.conv_in.weight.dtype
-        resolution, patch = config.resolution, _tile_side(self.config.patch_size, config.resolution)
-        starts = tile_starts(resolution, patch, min(config.patch_stride, patch))
-        weights = fade_weights(starts, resolution, patch).to(sdf.device)  # [T, R]
-        of_start = dict(zip(starts, weights, strict=True))
-        background = self.latent_mlp(feats.feats.new_zeros(1, config.feature_channels, dtype=dtype))[0]  # [C]
-        total, done = len(starts) ** 3 * sdf.batch_size, 0
-        empty_result: Tensor | None = None
-        out = torch.zeros(sdf.batch_size, 1, *(resolution,) * 3, device=sdf.device)
+        report = TileReport(on_tile, len(self._starts()) ** 3 * sdf.batch_size)
+        out = []
         for sample in range(sdf.batch_size):
-            positions, values, features = _voxels(sdf, sample, feats)
-            for corner in tiles(starts):
-                inside, cells = _in_tile(positions, corner, patch)
-                if empty_result is None or inside.numel():
-                    tile = _scatter(values[inside].to(dtype), cells, patch, values.new_full((1,), EMPTY).to(dtype))
-                    latent = self.latent_mlp(features[inside].to(dtype))
-                    result = self(tile, _scatter(latent, cells, patch, background)).float()
+            layers = self._layers(sdf, feats, sample, report, memory_budget)
+            out.append(torch.cat([part.clone() for part in layers]))
+        return torch.stack(out)[:, None]
+
+    @torch.no_grad()
+    def refine_at(
+        self,
+        level: float,
+        sdf: SparseTensor,
+        feats: SparseTensor | None,
+        on_tile: OnTile | None = None,
+        memory_budget: int | None = None,
+    ) -> list[RefinedField]:
+        """Refine a field given on voxels, and keep what its surface at one level needs.
+
+        The field is finished layer by layer along x; no more than one tile's thickness of it exists at a time.
+
+        Args:
+            level: of the surface, in truncation bands.
+            sdf: values [N, 1], positive outside, coordinates below ``config.resolution``.
+            feats: decoder features [N, F] of the same voxels.
+            on_tile: called after every tile with (done, total); may raise to stop.
+            memory_budget: bytes to use beside weights and arguments; more is faster up to a point, and what cannot be
+                done without is used in any case.
+
+        Returns:
+            A field for each sample, without a far field.
+
+        Raises:
+            NoSurfaceError: for values that are not finite.
+        """
+        report = TileReport(on_tile, len(self._starts()) ** 3 * sdf.batch_size)
+        fields = []
+        for sample in range(sdf.batch_size):
+            found = CrossingVoxels(level)
+            for layers in self._layers(sdf, feats, sample, report, memory_budget):
+                found.add(layers)
+            fields.append(RefinedField(*found.finish(), self.config.resolution))
+        return fields
+
+    def _starts(self) -> list[int]:
+        patch = min(self.config.patch_size, self.config.resolution)
+        return tile_starts(self.config.resolution, patch, min(self.config.patch_stride, patch))
+
+    def _layers(
+        self,
+        sdf: SparseTensor,
+        feats: SparseTensor | None,
+        sample: int,
+        report: TileReport,
+        memory_budget: int | None,
+    ) -> Iterator[Tensor]:
+        """Yields the refined field of a sample from x = 0 on, as [X, R, R] float32; read each before the next."""
+        assert feats is not None and feats.num_voxels == sdf.num_voxels, "the sdf refiner needs decoder features"
+        side, patch = self.config.resolution, min(self.config.patch_size, self.config.resolution)
+        starts, dtype = self._starts(), self.conv_in.weight.dtype
+        fade = dict(zip(starts, fade_weights(starts, side, patch).to(sdf.device), strict=True))  # start to [R]
+        slab_bytes = slab_budget(self.config, memory_budget, dtype)
+        positions, values = sample_rows(sdf, sample)
+        latents = self._latents(sample_rows(feats, sample)[1], dtype)  # [n, C]
+        background = self.latent_mlp(latents.new_zeros(1, self.config.feature_channels))[0]  # [C]
+        window = torch.zeros(patch, side, side, device=sdf.device)
+        for x, next_x in zip(starts, [*starts[1:], side], strict=True):
+            for y, z in itertools.product(starts, starts):
+                inside, cells = rows_in_tile(positions, (x, y, z), patch)
+                if report.empty_result is None or inside.numel():
+                    result = self.forward_in_slabs(
+                        scatter_tile(values[inside].to(dtype), cells, patch, values.new_full((1,), EMPTY)),
+                        scatter_tile(latents[inside], cells, patch, background),
+                        slab_bytes,
+                    )[0, 0].float()
                     if not inside.numel():
-                        empty_result = result
+                        report.empty_result = result
                 else:
-                    result = empty_result
-                fade = [of_start[c][c : c + patch] for c in corner]
-                weight = fade[0][:, None, None] * fade[1][None, :, None] * fade[2][None, None, :]
-                out[sample, 0][_slices(corner, patch)] += result[0, 0] * weight
-                done += 1
-                if on_tile is not None:
-                    on_tile(done, total)
-        return out
+                    result = report.empty_result
+                weight_yz = fade[y][y : y + patch, None] * fade[z][None, z : z + patch]
+                for low in range(0, patch, _FADED_AT_ONCE):
+                    high = min(low + _FADED_AT_ONCE, patch)
+                    weight = fade[x][x + low : x + high, None, None] * weight_yz
+                    window[low:high, y : y + patch, z : z + patch].addcmul_(result[low:high], weight)
+                report.tile_done()
+            yield window[: next_x - x]
+            carried = window[next_x - x :].clone()
+            window.zero_()[: len(carried)] = carried
+
+    def _latents(self, feats: Tensor, dtype: torch.dtype) -> Tensor:
+        """feats [n, F] -> [n, C], some rows at a time."""
+        return torch.cat([self.latent_mlp(part.to(dtype)) for part in feats.split(ROWS)])
 
 
 class SignRefiner(nn.Module):
@@ -183,85 +263,70 @@ class SignRefiner(nn.Module):
         """One tile. sdf [B, 1, P, P, P], 1 where empty -> logits of being outside [B, 1, P, P, P]."""
         return self.conv_out(self.unet3d1(self.conv_in(sdf)))
 
-    @torch.no_grad()
-    def refine(self, sdf: SparseTensor, feats: SparseTensor | None = None, on_tile: OnTile | None = None) -> Tensor:
-        """Fill the empty cells of a field with -1 inside and +1 outside.
+    def forward_in_slabs(self, sdf: Tensor, slab_bytes: int) -> Tensor:
+        """``forward`` in bounded memory, for evaluation; ``slab_bytes`` is for what is in work."""
+        h = unet_in_slabs(self.unet3d1, Volume(conv3(Volume(sdf), self.conv_in, slab_bytes)), slab_bytes)
+        return conv3(Volume(h), self.conv_out, slab_bytes)
 
-        Args:
-            sdf: values [N, 1], positive outside, coordinates below ``config.resolution``.
-            feats: not used; here so that both refiners are called alike.
-            on_tile: called after every tile with (done, total); may raise to stop.
+    @torch.no_grad()
+    def refine(
+        self,
+        sdf: SparseTensor,
+        feats: SparseTensor | None = None,
+        on_tile: OnTile | None = None,
+        memory_budget: int | None = None,
+    ) -> Tensor:
+        """The whole field. Arguments as for :meth:`refine_at`, which needs far less memory.
 
         Returns:
             [B, 1, R, R, R] in the dtype of ``sdf``.
         """
+        fields = self.refine_at(0.0, sdf, feats, on_tile, memory_budget)
+        return torch.stack([field.dense().to(sdf.dtype) for field in fields])[:, None]
+
+    @torch.no_grad()
+    def refine_at(
+        self,
+        level: float,
+        sdf: SparseTensor,
+        feats: SparseTensor | None = None,
+        on_tile: OnTile | None = None,
+        memory_budget: int | None = None,
+    ) -> list[RefinedField]:
+        """Decide for the empty cells of a field: -1 inside and +1 outside.
+
+        Args:
+            level: not used, nor is ``feats``; here so that both refiners are called alike.
+            sdf: values [N, 1], positive outside, coordinates below ``config.resolution``.
+            on_tile: called after every tile with (done, total); may raise to stop.
+            memory_budget: bytes to use beside weights and arguments; more is faster up to a point, and what cannot be
+                done without is used in any case.
+
+        Returns:
+            A field for each sample: its voxels as they are, and a far field of half the resolution.
+
+        Raises:
+            NoSurfaceError: for values that are not finite.
+        """
         config, dtype = self.config, self.conv_in.weight.dtype
         side = config.resolution // 2
-        patch = _tile_side(config.patch_size, side)
+        patch = min(config.patch_size, side)
         starts = tile_starts(side, patch, min(config.patch_stride, patch))
-        total, done = len(starts) ** 3 * sdf.batch_size, 0
-        empty_result: Tensor | None = None
-        out = sdf.feats.new_empty(sdf.batch_size, 1, *(config.resolution,) * 3)
+        slab_bytes = slab_budget(config, memory_budget, dtype)
+        report = TileReport(on_tile, len(starts) ** 3 * sdf.batch_size)
+        fields = []
         for sample in range(sdf.batch_size):
-            positions, values, _ = _voxels(sdf, sample, None)
-            coarse = _pool_halves(positions, values, side)  # [R/2, R/2, R/2]
-            occupied = torch.unique(positions // 2, dim=0)
-            sign = torch.ones_like(coarse, dtype=sdf.dtype)
+            positions, values = sample_rows(sdf, sample)
+            outside = torch.ones((side,) * 3, dtype=torch.bool, device=sdf.device)
             for corner in tiles(starts):  # later tiles overwrite earlier ones
-                inside, _cells = _in_tile(occupied, corner, patch)
-                if empty_result is None or inside.numel():
-                    logits = self(coarse[_slices(corner, patch)][None, None].to(dtype))
-                    result = torch.where(logits[0, 0] >= 0, 1.0, -1.0).to(sdf.dtype)
-                    if not inside.numel():
-                        empty_result = result
+                tile, some = pooled_tile(positions, values, corner, patch)
+                if report.empty_result is None or some:
+                    result = self.forward_in_slabs(tile.to(dtype), slab_bytes)[0, 0] >= 0
+                    if not some:
+                        report.empty_result = result
                 else:
-                    result = empty_result
-                sign[_slices(corner, patch)] = result
-                done += 1
-                if on_tile is not None:
-                    on_tile(done, total)
-            out[sample, 0] = sign.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
-            out[sample, 0][tuple(positions.unbind(1))] = values[:, 0]
-        return out
-
-
-def _tile_side(patch: int, resolution: int) -> int:
-    return min(patch, resolution)
-
-
-def _slices(corner: tuple[int, int, int], patch: int) -> tuple[slice, slice, slice]:
-    return slice(corner[0], corner[0] + patch), slice(corner[1], corner[1] + patch), slice(corner[2], corner[2] + patch)
-
-
-def _voxels(sdf: SparseTensor, sample: int, feats: SparseTensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Positions [n, 3] int64, values [n, 1] and features [n, F] of one sample."""
-    begin, end = sdf.cu_seqlens[sample : sample + 2].tolist()
-    rows = slice(begin, end)
-    return sdf.coords[rows, 1:].long(), sdf.feats[rows], None if feats is None else feats.feats[rows]
-
-
-def _in_tile(positions: Tensor, corner: tuple[int, int, int], patch: int) -> tuple[Tensor, Tensor]:
-    """Rows [m] of the voxels in a tile, and their cells in it as flat indices [m]. positions [n, 3]."""
-    local = positions - torch.tensor(corner, device=positions.device)
-    inside = ((local >= 0) & (local < patch)).all(1).nonzero()[:, 0]
-    x, y, z = local[inside].unbind(1)
-    return inside, (x * patch + y) * patch + z
-
-
-def _scatter(values: Tensor, cells: Tensor, patch: int, background: Tensor) -> Tensor:
-    """Dense tile [1, C, P, P, P] with values [m, C] at cells [m], and background [C] elsewhere."""
-    dense = background[:, None].repeat(1, patch**3)
-    dense[:, cells] = values.T
-    return dense.reshape(1, -1, patch, patch, patch)
-
-
-def _pool_halves(positions: Tensor, values: Tensor, side: int) -> Tensor:
-    """Voxels to half resolution as the released network was trained: sum / (count + 1), ``EMPTY`` where none.
-
-    positions [n, 3] on the fine grid, values [n, 1] -> [side, side, side] float32.
-    """
-    x, y, z = (positions // 2).unbind(1)
-    cells = (x * side + y) * side + z
-    total = torch.zeros(side**3, device=values.device).index_add_(0, cells, values[:, 0].float())
-    count = torch.zeros(side**3, device=values.device).index_add_(0, cells, torch.ones_like(values[:, 0]).float())
-    return torch.where(count > 0, total / (count + 1), EMPTY).reshape(side, side, side)
+                    result = report.empty_result
+                outside[tuple(slice(start, start + patch) for start in corner)] = result
+                report.tile_done()
+            fields.append(RefinedField(positions, values[:, 0], config.resolution, FarField(outside, 2)))
+        return fields

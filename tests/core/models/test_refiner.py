@@ -1,13 +1,19 @@
 """Refiners: tiles cover and blend, the sparse walk equals a dense one, only empty cells change sign."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from core.config.models import RefinerConfig
+from core.errors import NoSurfaceError
 from core.models.refiner import AdaptiveFilter, SDFRefiner, SignRefiner
-from core.models.refiner_tiles import fade_weights, tile_starts, tiles
+from core.models.refiner_tiles import fade_weights, kept_bytes, slab_budget, tile_starts, tiles
+from core.models.slabs import SLAB_BYTES, Volume, group_affine, normalised
+from core.sparse.refined_field import crossing_voxels
 from core.sparse.tensor import SparseTensor
+from tests.support.live_bytes import LiveBytes
 
 SMALL = {"block_channels": (4, 4, 8), "layers_per_block": 1, "layers_mid_block": 1}
 SDF = RefinerConfig(kind="sdf", resolution=20, patch_size=12, patch_stride=8, feature_channels=6, **SMALL)
@@ -108,11 +114,11 @@ def test_sign_refiner_pools_with_one_more_in_the_count_and_later_tiles_win(monke
     model = SignRefiner(SIGN)
     seen = []
 
-    def forward(tile):
+    def forward(tile, slab_bytes):
         seen.append(tile)
         return torch.full_like(tile, 1.0 if len(seen) % 2 else -1.0)
 
-    monkeypatch.setattr(model, "forward", forward)
+    monkeypatch.setattr(model, "forward_in_slabs", forward)
     coords = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 31, 31, 31]])
     out = model.refine(SparseTensor(torch.tensor([[-0.5], [-0.1], [0.7]]), coords.int()))
     assert seen[0][0, 0, 0, 0, 0] == pytest.approx(-0.6 / 3)
@@ -123,11 +129,12 @@ def test_sign_refiner_pools_with_one_more_in_the_count_and_later_tiles_win(monke
     assert bool((out[0, 0, 24:31, 24:31, 24:31] == last).all())
 
 
-def test_empty_tiles_are_computed_once_and_the_callback_may_stop():
+def test_empty_tiles_are_computed_once_and_the_callback_may_stop(monkeypatch):
     model, (sdf, feats) = SDFRefiner(SDF), voxels(20, batch=1)
     first = SparseTensor(sdf.feats[:1] * 0, torch.zeros(1, 4, dtype=torch.int32))
     calls, reports = [], []
-    model.conv_out.register_forward_hook(lambda *_: calls.append(1))
+    forward = model.forward_in_slabs
+    monkeypatch.setattr(model, "forward_in_slabs", lambda *tile: calls.append(1) or forward(*tile))
     model.refine(first, first.replace(torch.zeros(1, 6)), on_tile=lambda done, total: reports.append((done, total)))
     assert len(calls) == 2  # the tile with the voxel, and one for the seven without
     assert reports == [(i, 8) for i in range(1, 9)]
@@ -151,3 +158,84 @@ def test_half_precision(dtype):
     expected = model.refine(sdf, feats)
     out = model.to(dtype).refine(sdf.to(dtype=dtype), feats.to(dtype=dtype))
     assert out.isfinite().all() and (out - expected).norm() < 0.1 * expected.norm() + 1e-3
+
+
+@pytest.mark.parametrize("slab_bytes", [1, 60_000, 1 << 30])  # two layers at a time, some, all
+@pytest.mark.parametrize("config", [SDF, SIGN])
+def test_a_tile_in_slabs_equals_the_whole_tile(config, slab_bytes):
+    model = sharpened({"sdf": SDFRefiner, "sign": SignRefiner}[config.kind](config))
+    if config.kind == "sdf":
+        inputs = (torch.randn(2, 1, 12, 12, 12), torch.randn(2, 4, 12, 12, 12))
+    else:
+        inputs = (torch.randn(2, 1, 16, 16, 16),)
+    with torch.no_grad():
+        expected = model(*inputs)
+        out = model.forward_in_slabs(*inputs, slab_bytes)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_group_norm_of_values_far_from_zero():
+    norm = torch.nn.GroupNorm(2, 4)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(1, 4, 10, 6, 6) * 0.1 + 300
+    affine = group_affine(Volume(x[:, :3], x[:, 3:]), norm, 1)
+    torch.testing.assert_close(normalised(x, affine), F.silu(norm(x)), rtol=1e-3, atol=2e-3)  # x itself has 3e-5
+
+
+def test_a_tile_in_slabs_holds_no_more_than_the_skips_and_a_slab():
+    config = replace(SDF, resolution=32, patch_size=32, block_channels=(4, 16, 16))
+    model, slab_bytes = SDFRefiner(config), 1 << 18
+    inputs = (torch.randn(1, 1, 32, 32, 32), torch.randn(1, 4, 32, 32, 32))
+    peaks = []
+    with torch.no_grad():
+        for forward in (model, lambda *tile: model.forward_in_slabs(*tile, slab_bytes)):
+            with LiveBytes() as meter:
+                forward(*inputs)
+            peaks.append(meter.peak)
+    kept = kept_bytes(config, torch.float32) - 16 * 32**3  # without the field of the grid, which a tile does not make
+    assert peaks[1] < kept + 2 * slab_bytes < 0.5 * peaks[0]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_what_is_kept_of_a_refined_field_has_its_surface(share):
+    model, (sdf, feats) = sharpened(SDFRefiner(SDF)), voxels(20)
+    dense = model.refine(sdf, feats)[:, 0]
+    level = float(dense.quantile(share)) + 1e-7  # no value is on it
+    for whole, field in zip(dense, model.refine_at(level, sdf, feats, memory_budget=0), strict=True):
+        coords, values = crossing_voxels(whole, level)
+        assert len(coords) and torch.equal(field.coords, coords) and field.far is None and field.resolution == 20
+        torch.testing.assert_close(field.values, values, rtol=1e-4, atol=1e-5)
+
+
+def test_signs_are_kept_at_half_the_resolution_and_values_as_they_are():
+    model, (sdf, _) = sharpened(SignRefiner(SIGN)), voxels(32)
+    torch.nn.init.zeros_(model.conv_out.bias)
+    fields = model.refine_at(0.0, sdf)
+    assert all(field.far.outside.dtype is torch.bool and field.far.factor == 2 for field in fields)
+    assert torch.equal(torch.cat([field.values for field in fields]), sdf.feats[:, 0])
+    assert torch.equal(torch.stack([field.dense() for field in fields])[:, None], model.refine(sdf))
+
+
+@pytest.mark.parametrize("config", [SDF, SIGN])
+def test_values_that_are_not_finite_are_refused(config):
+    model = {"sdf": SDFRefiner, "sign": SignRefiner}[config.kind](config)
+    sdf, feats = voxels(20, batch=1)
+    sdf.feats[7] = float("nan")
+    with pytest.raises(NoSurfaceError, match="not finite.*another seed"):
+        model.refine_at(0.0, sdf, feats)
+
+
+def test_a_budget_leaves_the_rest_to_slabs():
+    kept = kept_bytes(SIGN, torch.float16)
+    assert slab_budget(SIGN, kept + (100 << 20), torch.float16) == 100 << 20
+    assert slab_budget(SIGN, None, torch.float16) == SLAB_BYTES
+    assert 0 < slab_budget(SIGN, 0, torch.float16) < SLAB_BYTES  # what cannot be done without
+
+
+def test_a_batch_equals_its_samples():
+    model, (sdf, feats) = sharpened(SDFRefiner(SDF)), voxels(20)
+    both = model.refine_at(0.0, sdf, feats)
+    for b, field in enumerate(both):
+        alone = model.refine_at(0.0, sdf.sample(b), feats.sample(b))[0]
+        assert torch.equal(alone.coords, field.coords)
+        torch.testing.assert_close(alone.values, field.values)
