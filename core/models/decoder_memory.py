@@ -58,7 +58,7 @@ class ConvolutionMemory:
                 kept += 108 * m
                 moments = [
                     m * (2 * before + after) * e + self._gathered(m, 27, before),
-                    m * (before + 10 * after) * e + self._gathered(m, 8, after) + 43 * weights,
+                    m * (before + 10 * after) * e + self._gathered(m, 8, after) + (16 if e == 4 else 43) * weights,
                     m * (before + 17 * after) * e + 16 * weights,
                     m * (before + 16 * after) * e + 128 * m,
                 ]

@@ -95,8 +95,9 @@ def _brick_conv(
     child = tl.program_id(0) % CHILDREN
     columns = (tl.program_id(0) // CHILDREN % blocks) * BN + tl.arange(0, BN)
     rows = (tl.program_id(0) // (CHILDREN * blocks)) * BM + tl.arange(0, BM)
-    latent = rows >> (3 * LEVEL)
-    inside = rows & ((1 << (3 * LEVEL)) - 1)
+    row = tl.minimum(rows, num_rows - 1)  # what is past the end repeats the last and is not kept
+    latent = row >> (3 * LEVEL)
+    inside = row & ((1 << (3 * LEVEL)) - 1)
     x_bits: tl.constexpr = 4 * ((1 << (3 * LEVEL)) - 1) // 7
     y_bits: tl.constexpr = 2 * ((1 << (3 * LEVEL)) - 1) // 7
     z_bits: tl.constexpr = ((1 << (3 * LEVEL)) - 1) // 7
@@ -120,7 +121,7 @@ def _brick_conv(
         y, across_y = _move(inside, y_bits, dy, 2)
         z, across_z = _move(inside, z_bits, dz, 1)
         offset = 13 + across_x + 3 * across_y + 9 * across_z
-        found = tl.load(neighbors + offset * num_latents + latent, mask=rows < num_rows, other=-1)
+        found = tl.load(neighbors + offset * num_latents + latent)
         source = found
         if WIDE:
             source = found.to(tl.int64)

@@ -95,8 +95,8 @@ def _weight_gradient(
     acc = tl.zeros((BI, BO), tl.float32)
     for step in tl.range(split * share, tl.minimum((split + 1) * share, count)):
         place = tl.load(tiles + offset * num_tiles + step) * BR + tl.arange(0, BR)
-        rows = tl.load(order + place, mask=place < num_rows, other=-1)
-        found = tl.load(neighbors + start + rows, mask=rows >= 0, other=-1)
+        rows = tl.load(order + tl.minimum(place, num_rows - 1))
+        found = tl.load(neighbors + start + rows)
         source = found
         target = rows
         if WIDE:
@@ -104,7 +104,7 @@ def _weight_gradient(
             target = rows.to(tl.int64)
         if SUBDIVIDED:
             target = target * 8 + tap // 8
-        there = (found >= 0)[:, None]
+        there = ((found >= 0) & (place < num_rows))[:, None]
         x = tl.load(feats + source[:, None] * IN + channels[None, :], mask=there & (channels < IN)[None, :], other=0.0)
         g = tl.load(grad + target[:, None] * OUT + columns[None, :], mask=there & (columns < OUT)[None, :], other=0.0)
         acc = tl.dot(tl.trans(x), g, acc, input_precision=PRECISION)

@@ -114,7 +114,7 @@ def _implicit_gemm(
 ):  # fmt: skip
     tile = tl.program_id(0)
     place = tile * BM + tl.arange(0, BM)
-    rows = tl.load(order + place, mask=place < num_rows, other=-1)
+    rows = tl.load(order + tl.minimum(place, num_rows - 1))  # what is past the end repeats the last and is not kept
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
     inner = tl.arange(0, BK)
     chunks: tl.constexpr = (IN + BK - 1) // BK
@@ -128,7 +128,7 @@ def _implicit_gemm(
         start = offset * num_rows
         if WIDE:
             start = offset.to(tl.int64) * num_rows
-        found = tl.load(neighbors + start + rows, mask=rows >= 0, other=-1)
+        found = tl.load(neighbors + start + rows)
         source = found
         if WIDE:
             source = found.to(tl.int64)
@@ -148,7 +148,7 @@ def _implicit_gemm(
     target = rows
     if WIDE:
         target = rows.to(tl.int64)
-    keep = (rows >= 0)[:, None] & (columns < OUT)[None, :]
+    keep = (place < num_rows)[:, None] & (columns < OUT)[None, :]
     tl.store(out + target[:, None] * OUT + columns[None, :], acc.to(out.dtype.element_ty), mask=keep)
 
 
