@@ -3,6 +3,7 @@
 Letters: N tokens, H query heads, G key heads, D channels per head, S blocks chosen per token.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,16 +74,22 @@ def local_case(
     return LocalCase(q * scale, k, v, coarse, torch.rand(n, 3).to(device), *tables)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """Masked attention in float64: [N, H, D] and log-sum-exp in base 2, [N, H]; ``allowed`` [G, N, L]."""
+def attend(
+    q: Tensor,  # [N, H, D]
+    k: Tensor,  # [L, G, D]
+    v: Tensor,  # [L, G, D]
+    allowed: Tensor,  # [G, N, L]
+) -> tuple[Tensor, Tensor]:
+    """Masked attention in float64, differentiable: [N, H, D] and log-sum-exp in base 2, [N, H]."""
     per_head = q.shape[1] // k.shape[1]
     k, v = (x.double().repeat_interleave(per_head, 1) for x in (k, v))
     allowed = allowed.repeat_interleave(per_head, 0)
     scores = torch.einsum("nhd,lhd->hnl", q.double(), k) * q.shape[2] ** -0.5
     scores = scores.masked_fill(~allowed, float("-inf"))
-    lse = torch.logsumexp(scores, -1)
-    probabilities = torch.exp(scores - lse.clamp(min=-1e300)[..., None])
-    return torch.einsum("hnl,lhd->nhd", probabilities, v), lse.t() / torch.log(torch.tensor(2.0))
+    lse2 = torch.logsumexp(scores.detach(), -1).t().contiguous() / math.log(2.0)
+    some = allowed.any(-1, keepdim=True)
+    probabilities = torch.where(some, torch.softmax(torch.where(some, scores, 0.0), -1), 0.0)
+    return torch.einsum("hnl,lhd->nhd", probabilities, v), lse2
 
 
 def owner(offsets: Tensor) -> Tensor:

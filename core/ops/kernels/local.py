@@ -19,6 +19,7 @@ from core.ops.kernels import launch
 from core.ops.kernels.tile_walk import (
     ENTRIES,
     LARGEST_KEYS,
+    contiguous,
     heads_together,
     load_keys,
     load_rows,
@@ -76,7 +77,7 @@ def local_forward(
     """
     (n, heads, d), groups, shape = q.shape, k.shape[1], tile_shape(q)
     assert tiles.size == local_tile_size(q, groups, unions is not None), "these tiles were made for another kernel"
-    assert k.numel() < LARGEST_KEYS, tuple(k.shape)
+    assert k.numel() < LARGEST_KEYS and contiguous(q, k, v, order, coarse, gate), tuple(k.shape)
     assert (gate is None) == (coarse is None) and (gate is not None or (unions is None) != (cu_windows is None))
     together = heads_together(q, groups, shape.rows)
 

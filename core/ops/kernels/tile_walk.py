@@ -28,6 +28,7 @@ class TileShape(NamedTuple):
     piece: int  # BK
     window: int  # keys of a window, or cells, at a time
     warps: int
+    gradient_warps: int  # for the gradient of the queries, which holds more at once
     stages: int
 
 
@@ -35,10 +36,17 @@ def tile_shape(
     q: Tensor,  # [N, H, D]
 ) -> TileShape:
     """Shape for q's dtype and head size: as large as registers hold without spilling."""
-    channels = padded_channels(q)
+    channels, warp_groups = padded_channels(q), launch.capability(q.device)[0] == 9
     if q.dtype == torch.float32:  # no tensor cores
-        return TileShape(32, 16, 32, 4, 2) if channels <= 32 else TileShape(16, 16, 16, 4, 1)
-    return TileShape(64, 32, 64, 4, 3) if channels <= 64 else TileShape(64, 32, 32, 4, 2)
+        return TileShape(16, 32, 32, 4, 4, 2) if channels <= 32 else TileShape(16, 16, 16, 4, 8, 2)
+    if channels <= 64:
+        return TileShape(64, 32, 64, 4, 4, 3 if warp_groups or channels <= 32 else 2)
+    return TileShape(64, 32, 32, 4, 4, 2) if warp_groups and channels == 128 else TileShape(32, 32, 32, 4, 8, 2)
+
+
+def contiguous(*tensors: Tensor | None) -> bool:
+    """Whether all that are there lie in memory as their shape says: kernels look at no strides."""
+    return all(x is None or x.is_contiguous() for x in tensors)
 
 
 def padded_channels(q: Tensor) -> int:
