@@ -2,11 +2,10 @@
 
 Their files are pickles: they are opened by torch's restricted loader only, which builds tensors and plain containers
 and refuses the rest. The classes that their configuration names are looked up in a table, never imported. Keys and
-layouts (torchsparse kernels [27, in, out], x fastest) stay: our modules use the same. One network is in memory at a
-time.
+layouts (torchsparse kernels [27, in, out], x fastest) stay: our modules use the same. Files are mapped into memory
+and written tensor by tensor, so that the whole needs less than any of its networks.
 """
 
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from torch import Tensor
 
 from core.checkpoints.authors_config import config_from_authors, scheduler_shift
 from core.checkpoints.installed import SUFFIX
 from core.checkpoints.load import build_unfilled, matched_keys
-from core.checkpoints.store import open_tensors, save_tensors
+from core.checkpoints.pickled import MappedState, only_tensors, read_mapped, read_pickled
+from core.checkpoints.store import save_tensors
 from core.config.presets import PRESETS, ModelPreset
 from core.errors import CheckpointError, ConfigError
 from core.models.dinov2_keys import from_hub
@@ -109,8 +108,8 @@ def convert(
                 source = SOURCES[name]
                 state, origin = read_entry(folder / source.file, source.entry), f"{source.file}: {source.entry}"
             network = build_unfilled(config)
-            keys = matched_keys(network, {key: tuple(value.shape) for key, value in state.items()}, origin)
-            stored = {key: state[key_there] for key, key_there in keys.items()}
+            keys = matched_keys(network, state.shapes, origin)
+            stored = state.renamed(keys)
             save_tensors(made / f"{name}{SUFFIX}", stored, config, dtype, about={"converted_from": origin})
             del state, stored
         _put_in_place(made, target, scratch)
@@ -165,60 +164,38 @@ def matching_preset(sections: Mapping[str, Mapping[str, Any]], presets: Iterable
     )
 
 
-def read_entry(path: Path, entry: str) -> dict[str, Tensor]:
-    """One state dict of a ``.ckpt`` file: tensors by key, mapped from the file where its layout allows.
+def read_entry(path: Path, entry: str) -> MappedState:
+    """One state dict of a ``.ckpt`` file.
 
     Raises:
         CheckpointError: if the file is damaged, holds anything but tensors, or lacks ``entry``.
     """
-    content = _load_restricted(path)
-    if not isinstance(content, dict) or entry not in content:
-        raise CheckpointError(f"{path} has no entry {entry!r}. Download it again.")
-    return _only_tensors(content[entry], path)
+    return read_pickled(path, lambda content: _entry(content, entry, path))
 
 
-def read_dinov2(path: Path) -> dict[str, Tensor]:
+def read_dinov2(path: Path) -> MappedState:
     """The image encoder's state dict under our keys, from Meta's hub file or from transformers' safetensors.
 
     Raises:
         CheckpointError: if the file cannot be read or is another model.
     """
-    if path.suffix == SUFFIX:
-        with open_tensors(path) as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    else:
-        try:
-            state = from_hub(_only_tensors(_load_restricted(path), path))
-        except KeyError as error:
-            raise CheckpointError(
-                f"{path} is not DINOv2 with registers (it has {error.args[0]!r}). Download {DINOV2_URL}."
-            ) from error
-    return {f"backbone.{key}": value for key, value in state.items()}
+    state = read_mapped(path) if path.suffix == SUFFIX else read_pickled(path, lambda content: _from_hub(content, path))
+    return state.renamed({f"backbone.{key}": key for key in state})
 
 
-def _load_restricted(path: Path) -> Any:
-    """``torch.load`` with ``weights_only``: mapped into memory if possible, read otherwise (files of old torch)."""
+def _entry(content: Any, entry: str, path: Path) -> Any:
+    if not isinstance(content, dict) or entry not in content:
+        raise CheckpointError(f"{path} has no entry {entry!r}. Download it again.")
+    return content[entry]
+
+
+def _from_hub(content: Any, path: Path) -> Any:
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # not a zip archive: cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing. Download it again.") from None
-    except pickle.UnpicklingError as error:
+        return from_hub(only_tensors(content, path))
+    except KeyError as error:
         raise CheckpointError(
-            f"{path} is damaged, or contains Python objects besides tensors, and was refused. Download it again."
+            f"{path} is not DINOv2 with registers (it has {error.args[0]!r}). Download {DINOV2_URL}."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short. Download it again.") from error
-
-
-def _only_tensors(state: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise CheckpointError(f"{path} holds something other than weights by name. Download it again.")
-    return dict(state)
 
 
 def _config(sections: Mapping[str, Mapping[str, Any]], section: str) -> Any:

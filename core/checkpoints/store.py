@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from core.config import models
@@ -36,6 +35,18 @@ CONFIGS = {
         models.UNet3DConfig,
         models.RefinerConfig,
     )
+}
+_NAMES = {  # of safetensors
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 _PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and bare pickles
 
@@ -82,19 +93,37 @@ def save_tensors(
     *,
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """``save_network`` for a state dict."""
-    stored = {key: _storable(key, tensors[key], dtype, path) for key in sorted(tensors)}
-    header = {
+    """``save_network`` for a state dict, which may be a lazy one: each tensor is asked for twice and kept by nobody.
+
+    So what is in memory at a time is one tensor, however large the network.
+    """
+    total, shapes = hashlib.sha256(), {}
+    for key in sorted(tensors):
+        tensor = _storable(key, tensors[key], dtype, path)
+        _count_in(total, key, tensor)
+        shapes[key] = tensor.dtype, tuple(tensor.shape), tensor.nbytes
+    entry = {
         "format_version": FORMAT_VERSION,
         "network": type(config).__name__,
         "config": to_dict(config),
-        "sha256": digest(stored),
+        "sha256": total.hexdigest(),
         "about": dict(about or {}),
     }
-    assert header["network"] in CONFIGS, f"{header['network']} is not in CONFIGS"
+    assert entry["network"] in CONFIGS, f"{entry['network']} is not in CONFIGS"
+    header: dict[str, Any] = {"__metadata__": {ENTRY: json.dumps(entry)}}
+    order = sorted(shapes, key=lambda key: (-shapes[key][0].itemsize, key))  # wide ones first: each is aligned
+    place = 0
+    for key in order:
+        kind, shape, size = shapes[key]
+        header[key] = {"dtype": _NAMES[kind], "shape": shape, "data_offsets": [place, place + size]}
+        place += size
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(stored, temporary, {ENTRY: json.dumps(header)})
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(written).to_bytes(8, "little") + written)
+        for key in order:
+            file.write(_raw(_storable(key, tensors[key], dtype, path)))
 
 
 def read_header(path: Path) -> NetworkFile:
@@ -107,7 +136,7 @@ def read_header(path: Path) -> NetworkFile:
         entry = (file.metadata() or {}).get(ENTRY)
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
     if entry is None:
-        raise CheckpointError(f"{path} is not a file of S2 Mesh. Convert released checkpoints with `s2mesh convert`.")
+        raise CheckpointError(f"{path} is not a file of S2 Mesh. Convert released ones with `s2mesh models convert`.")
     try:
         header = json.loads(entry)
         version = header["format_version"]
@@ -134,7 +163,7 @@ def open_tensors(path: Path) -> Iterator[Any]:
         if start.startswith(_PICKLES) and not _is_header_length(path):
             raise CheckpointError(
                 f"{path} is a pickle, which could run code, and is not loaded. Use a .safetensors file; "
-                "released checkpoints are converted with `s2mesh convert`."
+                "released checkpoints are converted with `s2mesh models convert`."
             )
         with safe_open(path, "pt") as file:
             yield file
@@ -155,9 +184,11 @@ def verify_digest(path: Path) -> None:
         CheckpointError: if they differ, or the file cannot be read.
     """
     expected = read_header(path).sha256
+    found = hashlib.sha256()
     with open_tensors(path) as file:
-        found = digest({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
-    if found != expected:
+        for key in sorted(file.keys()):
+            _count_in(found, key, file.get_tensor(key))
+    if found.hexdigest() != expected:
         raise CheckpointError(f"{path} was changed after it was saved (its SHA-256 differs). Download it again.")
 
 
@@ -165,10 +196,18 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of ``tensors``, in order of name."""
     total = hashlib.sha256()
     for key in sorted(tensors):
-        tensor = tensors[key].detach().cpu().contiguous()
-        total.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        _count_in(total, key, tensors[key])
     return total.hexdigest()
+
+
+def _count_in(total: Any, key: str, tensor: Tensor) -> None:
+    total.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+    total.update(_raw(tensor))
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, in its own memory where that is in order."""
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def _storable(key: str, tensor: Tensor, dtype: torch.dtype | None, path: Path) -> Tensor:
@@ -177,7 +216,7 @@ def _storable(key: str, tensor: Tensor, dtype: torch.dtype | None, path: Path) -
         tensor = tensor.to(dtype or tensor.dtype)
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{key} has values that are not finite in {tensor.dtype}; {path} was not written.")
-    return tensor.clone(memory_format=torch.contiguous_format)  # shared storage is not storable
+    return tensor
 
 
 def _is_header_length(path: Path) -> bool:
