@@ -48,6 +48,10 @@ class DiskFullError(CoreError):
     """No space left for a file; nothing of it was written."""
 
 
+class DownloadError(CoreError):
+    """A file that could not be fetched, or that came otherwise than it should."""
+
+
 class GenerationCancelled(CoreError):
     """The caller cancelled the generation; nothing was written."""
 

@@ -27,7 +27,7 @@ VERBS = {
     "token": Verb("server.commands.token", "print the token of this machine's server"),
     "doctor": Verb("core.cli.doctor", "say which devices, backends and presets this machine has"),
     "evaluate": Verb("core.cli.evaluate", "score a preset on shapes it was not trained on"),
-    "convert": Verb("core.cli.convert", "turn the authors' released checkpoints into a preset's weights"),
+    "models": Verb("core.cli.models", "list, download, convert, verify and remove the weights of presets"),
     "parity": Verb("core.cli.parity", "compare the networks with recorded tensors of the authors' code"),
     "train-starter": Verb("core.cli.train_starter", "train the starter preset on generated shapes"),
 }

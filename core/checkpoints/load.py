@@ -159,7 +159,7 @@ class NetworkStore:
             remedy = (
                 "Train them with `s2mesh train-starter`, or restore the repository's core/weights."
                 if preset.bundled
-                else f"Download {preset.source}, then run `s2mesh convert FOLDER`."
+                else f"Run `s2mesh models download {preset.name}`."
             )
             raise CheckpointError(
                 f"the weights of preset {preset.name!r} are not installed: "

@@ -57,7 +57,7 @@ def examine(models_dir: Path | None = None) -> dict[str, Any]:
         missing = missing_networks(preset, folder)
         presets.append({"preset": preset.name, "installed": not missing, "folder": str(folder), "missing": missing})
     if not any(preset["installed"] for preset in presets):
-        problems.append("no preset is installed. Clone the repository again (starter), or see `s2mesh convert --help`.")
+        problems.append("no preset is installed. Clone the repository again (starter), or see `s2mesh models list`.")
 
     return {
         "s2mesh": __version__,

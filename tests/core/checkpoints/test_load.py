@@ -173,7 +173,7 @@ def test_store_loads_lazily_once_and_releases(tiny_preset, tmp_path):
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path):
-    for preset, remedy in ((V1_1, "s2mesh convert FOLDER"), (STARTER, "core/weights")):
+    for preset, remedy in ((V1_1, "s2mesh models download direct3d-s2-v1.1"), (STARTER, "core/weights")):
         with pytest.raises(CheckpointError) as refusal:
             NetworkStore(preset, tmp_path / preset.name)
         assert preset.name in str(refusal.value) and remedy in str(refusal.value) and "\n" not in str(refusal.value)
