@@ -6,9 +6,12 @@ import torch.nn.functional as F
 
 import core.ops.submanifold_conv as ops
 from core.ops.backend import Backend, use_backend
+from core.ops.brick_conv import brick_conv3d
+from core.ops.conv_plan import ConvPlan, fold_subdivided, subdivided_columns, unfold_subdivided
 from core.ops.submanifold_conv import subdivided_conv3d, submanifold_conv3d
 from core.sparse.coords import unique_coords
 from core.sparse.neighbors import neighbor_map
+from core.sparse.resample import subdivide_coords
 from core.sparse.tensor import SparseTensor
 from tests.support.voxels import random_coords
 
@@ -77,6 +80,38 @@ def test_subdivided_against_the_reference():
     with use_backend(Backend.REFERENCE):
         expected = subdivided_conv3d(feats, neighbors, weight, bias)
     compare(subdivided_conv3d(feats, neighbors, weight, bias), expected, (feats, weight, bias))
+
+
+@pytest.mark.parametrize("level, subdivide", [(0, True), (1, False), (1, True), (2, False)])
+def test_bricks_against_the_map_of_their_coordinates(level, subdivide):
+    coords, _, weight, bias = case(20, 4)
+    plan, cache = ConvPlan(neighbor_map(coords)), SparseTensor(torch.zeros(len(coords), 1), coords).cache
+    for _ in range(level):
+        cache = subdivide_coords(cache)
+    feats = torch.randn(len(cache.coords), 5, requires_grad=True)
+    ours = brick_conv3d(feats, plan, weight, bias, level=level, subdivide=subdivide, silu=True)
+    fine = feats
+    if subdivide:
+        fine, cache = feats.repeat_interleave(8, dim=0), subdivide_coords(cache)
+    with use_backend(Backend.REFERENCE):
+        expected = F.silu(submanifold_conv3d(fine, neighbor_map(cache.coords), weight, bias))
+    compare(ours, expected, (feats, weight, bias))
+
+
+def test_folded_weights():
+    weight = torch.randn(27, 3, 2, dtype=torch.float64).requires_grad_()
+    folded = fold_subdivided(weight)
+    place = iter(subdivided_columns())
+    for child in range(8):
+        seen = {next(place): folded[8 * child + tap] for tap in range(8)}
+        columns, members = ops._child_offsets()[child]
+        expected = weight.new_zeros(8, 3, 2).index_add(0, torch.tensor(members), weight)
+        assert sorted(seen) == list(columns)
+        for column, value in zip(columns, expected, strict=True):
+            torch.testing.assert_close(seen[column], value, atol=1e-6, rtol=0)  # folded in float32
+    cotangent = torch.randn(64, 3, 2)
+    (gradient,) = torch.autograd.grad(folded, weight, cotangent.double())
+    torch.testing.assert_close(unfold_subdivided(cotangent), gradient.float(), atol=1e-5, rtol=0)
 
 
 def test_only_the_wanted_gradients():
