@@ -28,7 +28,7 @@ OPS = (
     "modulated_norm",
     "pool_cells",
 )
-TRITON_OPS = frozenset({"pool_cells"})  # ops that have a Triton kernel
+TRITON_OPS = frozenset(OPS)  # ops that have a Triton kernel
 OLDEST_TRITON = (3, 2)
 OLDEST_CAPABILITY = (8, 0)
 

@@ -107,7 +107,8 @@ def exact_scores(q: Tensor, kc: Tensor, case: Case) -> Tensor:
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
     """Frobenius norm of the difference over that of what is expected; NaN stays NaN."""
-    return float((ours.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
+    ours, expected = ours.detach().double(), expected.detach().double()
+    return float((ours - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from tests.support.attention_cases import (
     relative_error,
 )
 
-SMALL = [(60, 16), (25, 12)]  # voxels and side of the cube, of each sample
+SMALL = [(36, 16), (12, 12)]  # voxels and side of the cube, of each sample
 
 
 def small_case(device, **sizes):
@@ -37,8 +37,7 @@ def chosen_blocks(inputs, case, selected):
     [
         pytest.param(32, 2, 32, 8, 4, torch.float16, 1.5e-3, id="released v1.1"),
         pytest.param(6, 2, 32, 8, 4, torch.float32, 1e-5, id="starter"),
-        pytest.param(4, 2, 24, 4, 0, torch.float32, 1e-5, id="odd width, cells of 4"),
-        pytest.param(4, 4, 16, 2, 3, torch.float32, 1e-5, id="no shared heads, cells of 2"),
+        pytest.param(2, 2, 24, 2, 3, torch.float32, 1e-5, id="no shared heads, odd width, cells of 2"),
     ],
 )
 def test_output_and_gradients(device, heads, groups, width, cell, shift, dtype, tolerance):
@@ -82,8 +81,8 @@ class NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("version, cell", [("v1", 8), ("v2", 4)])
 def test_a_layer_reads_nothing_back_after_its_first_run(device, monkeypatch, version, cell):
     config = SSAConfig(
-        num_heads=4,
-        num_kv_heads=2,
+        num_heads=2,
+        num_kv_heads=1,
         compression_block=cell,
         selection_block=8,
         selected_blocks=2,
