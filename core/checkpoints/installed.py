@@ -1,10 +1,15 @@
 """Which presets are on this machine, and where: looks at names of files, loads nothing and knows no torch."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from core.config.presets import PRESETS, ModelPreset
+from core.config.releases import MATTING, RELEASES
+
+if TYPE_CHECKING:
+    from core.imaging.background import MattingModel
 
 SUFFIX = ".safetensors"
 _BUNDLED = Path(__file__).resolve().parents[1] / "weights"  # core/weights
@@ -39,7 +44,17 @@ def missing_networks(preset: ModelPreset, folder: Path) -> list[str]:
 def installed_presets(models_dir: Path | None = None) -> list[str]:
     """Names of the presets whose files are all there."""
     return [
-        name
-        for name, preset in PRESETS.items()
-        if not missing_networks(preset, find_preset_folder(preset, models_dir))
+        name for name, preset in PRESETS.items() if not missing_networks(preset, find_preset_folder(preset, models_dir))
     ]
+
+
+def installed_matting(models_dir: Path | None = None) -> "MattingModel | None":
+    """The matting network, if its file is there and onnxruntime is installed; it is opened when a picture needs it."""
+    if MATTING not in RELEASES:
+        return None
+    path = (models_dir or default_models_dir()) / MATTING / RELEASES[MATTING].sources[0].files[0]
+    if not path.is_file():
+        return None
+    from core.imaging.matting import OnnxMatting, can_run  # numpy: not needed where only names are looked at
+
+    return OnnxMatting(path) if can_run() else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.checkpoints.installed import installed_matting
 from core.cli.errors import DEBUG_VARIABLE, describe, run_reporting
 from core.cli.generate_report import described, peak_memory, result_line, shown_progress
 from core.config.generation import MESH_FORMATS, GenerationOptions, OptionInfo, option_table
@@ -22,6 +23,7 @@ from core.errors import CheckpointError, ConfigError, DiskFullError, InputError
 
 if TYPE_CHECKING:
     from core.checkpoints.load import NetworkStore
+    from core.imaging.background import MattingModel
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ def main(argv: list[str] | None = None) -> int:
     jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
     with writable_folders(jobs):
         networks = _networks(options, arguments.models_dir, arguments.cuda_graphs)  # torch is loaded from here on
+        matting = installed_matting(arguments.models_dir)
 
         def make(job: Job) -> dict[str, Any]:
-            return _run(job, options, networks, quiet=arguments.quiet)
+            return _run(job, options, networks, matting, quiet=arguments.quiet)
 
         return run_each(jobs, make, as_json=arguments.json, quiet=arguments.quiet)
 
@@ -245,7 +248,9 @@ def _networks(options: GenerationOptions, models_dir: Path | None, cuda_graphs: 
     return NetworkStore(preset, find_preset_folder(preset, models_dir), device, dtype, cuda_graphs=cuda_graphs)
 
 
-def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quiet: bool) -> dict[str, Any]:
+def _run(
+    job: Job, options: GenerationOptions, networks: "NetworkStore", matting: "MattingModel | None", *, quiet: bool
+) -> dict[str, Any]:
     """Generate, write, and say what came out. Files appear by rename, after everything else is done."""
     from core.files import write_atomically
     from core.geometry.export import write_mesh
@@ -254,7 +259,7 @@ def _run(job: Job, options: GenerationOptions, networks: "NetworkStore", *, quie
 
     started = time.perf_counter()
     with shown_progress(job.image.name, stage_names(networks.preset), quiet=quiet) as show:
-        result = generate(job.image, networks, options, on_progress=show)
+        result = generate(job.image, networks, options, on_progress=show, matting=matting)
         preview = None if job.preview is None else mesh_png(result.mesh)
     extras = {
         "seed": result.seed,

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from core.config.generation import Background
+from core.config.releases import MATTING
 from core.imaging.edge_alpha import with_soft_alpha
 from core.imaging.load import RGBAImage
 from core.imaging.plain_background import find_plain_background
@@ -52,7 +53,8 @@ def remove_background(
         if _shows_object(alpha):
             return RGBAImage(np.dstack([rgb, alpha]), has_alpha=True, warnings=image.warnings)
     found = "the background is not plain" if plain is None else "nothing stands out from the background"
-    advice = f"{found}, so the whole picture was kept; for a better shape give a PNG with a transparent background."
+    advice = f"{found}, so the whole picture was kept; for a better shape give a PNG with a transparent background"
+    advice += "." if matting is not None else f", or run `s2mesh models download {MATTING}` once."
     return RGBAImage(image.pixels, has_alpha=False, warnings=(*image.warnings, advice))
 
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from core import __version__
-from core.checkpoints.installed import find_preset_folder
+from core.checkpoints.installed import find_preset_folder, installed_matting
 from core.checkpoints.load import NetworkStore
 from core.cli.errors import describe, is_memory_error
 from core.config.generation import GenerationOptions, OutputOptions
@@ -40,6 +40,7 @@ from core.files import write_atomically
 from core.geometry.export import mesh_bytes
 from core.geometry.mesh import Mesh
 from core.geometry.preview import TURN_FRAMES, mesh_png, turntable_webp
+from core.imaging.background import MattingModel
 from core.imaging.load import RGBAImage
 from core.pipeline.devices import device_title, resolve_device, resolve_dtype
 from core.pipeline.hand_over import Structure
@@ -93,6 +94,7 @@ class Engine:
         self._models_dir = models_dir
         self._send = send
         self._networks: NetworkStore | None = None
+        self._matting: MattingModel | None = None
         self._cancels: dict[str, CancelToken] = {}
         self._lock = threading.Lock()
 
@@ -132,7 +134,8 @@ class Engine:
             cancel = self._cancels.setdefault(command.job_id, CancelToken())
         end: protocol.Done | protocol.Failed | protocol.Cancelled
         try:
-            end = protocol.Done(job_id=command.job_id, result=_Job(command, self._send, cancel).run(self._load))
+            result = _Job(command, self._send, cancel).run(self._load, self._matting_model())
+            end = protocol.Done(job_id=command.job_id, result=result)
         except GenerationCancelled:
             end = protocol.Cancelled(job_id=command.job_id)
         except Exception as error:
@@ -149,6 +152,11 @@ class Engine:
             folder = find_preset_folder(preset, self._models_dir)
             self._networks = NetworkStore(preset, folder, self._device, self._dtype)
         return self._networks
+
+    def _matting_model(self) -> MattingModel | None:
+        """The one that is installed; looked for with every job until there is one, since it may come meanwhile."""
+        self._matting = self._matting or installed_matting(self._models_dir)
+        return self._matting
 
     def _failure(self, job_id: str, error: Exception) -> protocol.Failed:
         if not isinstance(error, InputError | ConfigError | NoSurfaceError):
@@ -183,7 +191,7 @@ class _Job:
         self.outputs = OutputOptions(**{**outputs, "formats": tuple(outputs["formats"])})
         self.options = GenerationOptions(**options)
 
-    def run(self, load: Callable[[str], NetworkStore]) -> dict[str, Any]:
+    def run(self, load: Callable[[str], NetworkStore], matting: MattingModel | None) -> dict[str, Any]:
         """Returns what a job's ``result`` says."""
         started = time.perf_counter()
         ours = StageReporter(self._progress, self._cancel)
@@ -203,6 +211,7 @@ class _Job:
             on_structure=self._write_structure,
             on_picture=self._write_picture,
             cancel=self._cancel,
+            matting=matting,
         )
         for note in result.notes:
             self._send(protocol.Note(job_id=self._command.job_id, message=note))

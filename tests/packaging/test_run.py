@@ -159,6 +159,7 @@ def test_what_pyproject_asks_for_is_pinned():
         found = ast.literal_eval(text.split(f"\n{name} = ")[1].split("\n]")[0] + "]")
         assert len(found) > 5, name
         asked += found
+    asked += ast.literal_eval(text.split("\nmatting = ")[1].split("\n")[0])
     for requirement in map(Requirement, asked):
         versions = [
             line.split("==")[1].split(";")[0]

@@ -6,6 +6,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import trimesh
@@ -23,6 +24,13 @@ from tests.support.tiny_presets import TINY_TWO
 ALWAYS = ["input.png", "coarse.glb", "mesh.glb", "preview.png", "job.json"]  # in order
 
 
+class RedIsTheObject:
+    """A matting network that a test can look into."""
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        return np.where(rgb[..., 0] > 127, 255, 0).astype(np.uint8)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -32,6 +40,25 @@ def gltf(content: bytes) -> dict:
     magic, version, total, length, kind = struct.unpack("<4sII I4s", content[:20])
     assert (magic, version, total, kind) == (b"glTF", 2, len(content), b"JSON")
     return json.loads(content[20 : 20 + length])
+
+
+def test_a_photograph_is_cut_out_by_the_matting_network_that_came_meanwhile(bench, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    noise[..., 0] = 20
+    noise[20:40, 20:40] = (230, 20, 20)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, format="PNG")
+    alphas = []
+    try:
+        for installed in (None, RedIsTheObject()):
+            monkeypatch.setattr("server.worker.engine.installed_matting", lambda models_dir, found=installed: found)
+            command = bench.command(picture=content.getvalue())
+            assert isinstance(bench.run(command), protocol.Done)
+            used = np.asarray(Image.open(Path(command.folder, "input.png")))
+            alphas.append(used[..., 3] if used.shape[-1] == 4 else np.full((60, 60), 255))
+    finally:
+        bench.engine._matting = None
+    assert alphas[0].min() == 255 and alphas[1][30, 30] == 255 and alphas[1][5, 5] == 0
 
 
 def test_a_picture_becomes_a_mesh_and_every_file_is_told_as_it_lies_there(bench):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,10 @@ from core.cli.errors import run_reporting
 from core.cli.generate import main, plan_jobs
 from core.config import presets
 from core.config.generation import GenerationOptions, option_table
+from core.config.releases import MATTING
 from core.errors import ConfigError
 from core.geometry.export import read_extras
+from tests.support.onnx_file import write_red_matting
 from tests.support.tiny_models import save_tiny_weights
 from tests.support.tiny_presets import TINY
 
@@ -132,6 +135,20 @@ def test_notes_are_told(run, tmp_path):
     status, _, err = run(tmp_path / "moving.gif")
     assert status == 0
     assert "s2mesh: note: " in err and "several frames" in err
+
+
+def test_a_photograph_is_cut_out_where_a_matting_network_is_installed(run, models, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra `matting` is not installed")
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    noise[..., 0] = 20
+    noise[20:40, 20:40] = (230, 20, 20)
+    Image.fromarray(noise).save(tmp_path / "photograph.png")
+    status, _, told = run(tmp_path / "photograph.png")
+    assert status == 0 and "the whole picture was kept" in told and "models download" in told
+    shutil.copytree(models, tmp_path / "models")
+    write_red_matting(tmp_path / "models" / MATTING / "model.onnx")
+    status, _, told = run(tmp_path / "photograph.png", models_dir=tmp_path / "models")
+    assert status == 0 and "the whole picture was kept" not in told
 
 
 def test_the_background_option_reaches_the_picture(run, tmp_path):
