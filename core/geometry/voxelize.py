@@ -6,10 +6,13 @@ large single triangles are.
 """
 
 import numpy as np
+import torch
 
-from core.geometry.distance import SurfaceDistance, cell_voxels, cells_near, sub_cells
+from core.errors import InputError
+from core.geometry.distance import SurfaceDistance, cell_voxels, cells_near
 from core.geometry.grid import GridSpec
 from core.geometry.mesh import Mesh
+from core.geometry.triangles import NearCells
 
 # N active voxels, L latent voxels, M cells, S grid side
 
@@ -45,11 +48,12 @@ def active_voxels(mesh: Mesh, size: int, threshold: float = 4.0) -> tuple[np.nda
     return joined[order], np.concatenate(distances)[order]
 
 
-def latent_coords(mesh: Mesh, size: int, factor: int = 8, threshold: float = 4.0) -> np.ndarray:
+def latent_coords(
+    mesh: Mesh, size: int, factor: int = 8, threshold: float = 4.0, *, device: torch.device | str = "cpu"
+) -> np.ndarray:
     """Latent voxels that hold an active voxel: ``unique(active_voxels // factor)`` without listing those.
 
-    Most latent voxels are settled by one voxel, the nearest to where their centre's foot on the surface is; only the
-    rest is halved and asked again.
+    The search runs on ``device``, in memory for the mesh and a bounded number of triangles and cells at a time.
 
     Returns:
         [L, 4] int32 (batch 0, x, y, z), lexicographically ascending; ``size / factor`` a side.
@@ -57,28 +61,13 @@ def latent_coords(mesh: Mesh, size: int, factor: int = 8, threshold: float = 4.0
     Raises:
         InputError: for a mesh without faces.
     """
-    surface, grid, reach = _in_cube(mesh), GridSpec(size), threshold / size
-    cells = cells_near(surface, size, factor, reach, -0.5, 1.0 / (size - 1))
-    active = np.zeros(len(cells), dtype=bool)
-    part, owner, side = cells, np.arange(len(cells)), factor  # parts of `side` voxels of the cells still open
-    while len(part):
-        low, last = part * side, np.minimum((part + 1) * side, size) - 1
-        center = grid.voxeliser_index_to_cube((low + last) / 2)
-        foot = surface.nearest(center)
-        candidate = np.clip(np.rint(grid.cube_to_voxeliser_index(foot)), low, last)
-        near = surface.unsigned(grid.voxeliser_index_to_cube(candidate)) < reach
-        active[owner[near]] = True
-        if side == 1:
-            break
-        half_diagonal = np.linalg.norm(last - low, axis=1) / 2 / (size - 1)
-        is_open = ~active[owner] & (np.linalg.norm(foot - center, axis=1) <= (reach + half_diagonal) * (1 + 1e-9))
-        step = 2 if side % 2 == 0 else side
-        side //= step
-        part, owner = sub_cells(part[is_open], step), owner[is_open].repeat(step**3)
-        inside = (part * side < size).all(1)
-        part, owner = part[inside], owner[inside]
-    found = cells[active].astype(np.int32)
-    return np.concatenate([np.zeros((len(found), 1), np.int32), found], axis=1)
+    if not mesh.num_faces:
+        raise InputError("the mesh has no faces, so it has no distance.")
+    device = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+    vertices = GridSpec.world_to_cube(torch.from_numpy(mesh.vertices).to(device).double())
+    faces = torch.from_numpy(mesh.faces).to(device)
+    found = NearCells(vertices, faces, size, factor, threshold / size, -0.5, 1.0 / (size - 1)).find()
+    return torch.nn.functional.pad(found, (1, 0)).int().cpu().numpy()
 
 
 def _in_cube(mesh: Mesh) -> SurfaceDistance:

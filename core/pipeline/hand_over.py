@@ -104,10 +104,12 @@ def on_grid(
 def mesh_to_cells(mesh: Mesh, stage: SparseStageConfig, device: torch.device) -> Tensor:
     """Latent cells [N, 4] of ``stage`` near the mesh of the stage before it (spec 2.7): ascending, one sample.
 
-    The mesh is centred and scaled to 0.95 of the world first; so the final mesh is of that size.
+    The mesh is centred and scaled to 0.95 of the world first; so the final mesh is of that size. The search runs on
+    ``device``.
     """
     mesh = mesh.normalised(NORMALIZE_SIDE)
-    return torch.from_numpy(latent_coords(mesh, stage.resolution, stage.vae.upsampling, stage.band_voxels)).to(device)
+    cells = latent_coords(mesh, stage.resolution, stage.vae.upsampling, stage.band_voxels, device=device)
+    return torch.from_numpy(cells).to(device)
 
 
 def in_blocks(coords: Tensor, stage: SparseStageConfig, max_tokens: int) -> Tensor:

@@ -12,6 +12,7 @@ from core.geometry.isosurface import extract_surface
 from core.geometry.mesh import Mesh
 from core.geometry.mesh_to_sdf import mesh_to_sdf
 from core.geometry.voxelize import NORMALIZE_SIDE, active_voxels, latent_coords
+from tests.support.live_bytes import LiveBytes
 from tests.support.solids import band, grid_positions, sphere, torus
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "mesh_to_active_voxels.safetensors.xz"
@@ -50,6 +51,66 @@ def test_degenerate_triangles_are_segments_and_points():
     to_point = np.linalg.norm(position - 0.4, axis=1)
     np.testing.assert_allclose(distance, np.minimum(to_line, to_point), atol=1e-6)
     assert (to_point < 0.05).any() and (to_line < 0.05).any()
+
+
+def by_definition(mesh: Mesh, size: int, threshold: float = 4.0) -> np.ndarray:
+    """Active voxels [N, 3] of the release's voxeliser (spec 6.5): every voxel against every triangle."""
+    point = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), -1).reshape(-1, 3) / (size - 1) - 0.5
+    least = np.full(len(point), np.inf)
+    for corners in mesh.triangles.astype(np.float64) / 2:
+        inside, normal = np.ones(len(point), bool), np.cross(corners[1] - corners[0], corners[2] - corners[0])
+        for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
+            side = end - start
+            t = np.clip((point - start) @ side / max(side @ side, 1e-300), 0, 1)
+            least = np.minimum(least, np.linalg.norm(point - start - t[:, None] * side, axis=1))
+            inside &= np.cross(side, point - start) @ normal > 0
+        height = np.abs((point - corners[0]) @ normal) / max(np.linalg.norm(normal), 1e-300)
+        least[inside] = np.minimum(least, height)[inside]
+    return np.argwhere((least < threshold / size).reshape((size,) * 3))
+
+
+def awkward_mesh(rng: np.random.Generator) -> Mesh:
+    """Two large triangles, many tiny ones, slivers, segments, points, and some outside of the grid."""
+    large = rng.uniform(-1, 1, (2, 3, 3))
+    tiny = rng.uniform(-0.9, 0.9, (60, 1, 3)) * (1, 1, 0.1) + rng.normal(0, 0.01, (60, 3, 3))
+    segments = rng.uniform(-0.9, 0.9, (4, 2, 3))[:, [0, 1, 1]]
+    along = rng.uniform(-0.9, 0.9, (2, 2, 3)) @ np.ones((3, 3)) / 3  # three corners on one line
+    slivers = np.concatenate([along, along.mean(1, keepdims=True) + 1e-9], 1)
+    points = rng.uniform(-0.9, 0.9, (3, 1, 3)).repeat(3, 1)
+    outside = rng.uniform(1.1, 1.4, (3, 3, 3))
+    corners = np.concatenate([large, tiny, segments, slivers, points, outside])
+    return Mesh(corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3))
+
+
+@pytest.mark.parametrize("size, factor, threshold", [(48, 8, 4.0), (45, 6, 3.0), (40, 4, 1.5), (33, 8, 0.3)])
+def test_latents_of_awkward_triangles_by_the_definition(size, factor, threshold):
+    mesh = awkward_mesh(np.random.default_rng(size))
+    voxels = by_definition(mesh, size, threshold)
+    found = latent_coords(mesh, size, factor, threshold)
+    assert found.dtype == np.int32 and not found[:, 0].any()
+    np.testing.assert_array_equal(found[:, 1:], np.unique(voxels // factor, axis=0))
+
+
+def test_the_surface_moves_by_up_to_half_a_voxel_on_its_way_to_the_voxeliser():
+    """A wall at index 52.3 of the surface's grid of 64 is at 51.48 of the voxeliser's: voxels 48 to 55, not 56."""
+    x = 52.3 / 64 * 2 - 1
+    wall = Mesh(np.array([[x, -9, -9], [x, 9, -9], [x, 0, 9]]), np.array([[0, 1, 2]]))
+    assert set(latent_coords(wall, 64)[:, 1]) == {6}
+    assert set(np.unique(by_definition(wall, 64)[:, 0])) == set(range(48, 56))
+
+
+@pytest.mark.parametrize("triangles", [1, 40_000])
+def test_memory_does_not_depend_on_the_size_of_triangles(triangles):
+    sides = int(np.ceil(np.sqrt(triangles / 2)))
+    axis = np.linspace(-0.9, 0.9, sides + 1)
+    vertices = np.stack([*np.meshgrid(axis, axis, indexing="ij"), np.zeros((sides + 1,) * 2)], -1).reshape(-1, 3)
+    corner = (np.arange(sides)[:, None] * (sides + 1) + np.arange(sides)).reshape(-1, 1)
+    faces = np.concatenate([corner + (0, sides + 1, sides + 2), corner + (0, sides + 2, 1)])
+    mesh = Mesh(vertices, faces)
+    with LiveBytes() as meter:
+        found = latent_coords(mesh, 512)
+    assert len(found) == 2 * 60**2  # voxels 22 to 489 along the plane, 252 to 259 across it
+    assert meter.peak < 48e6  # 512^3 booleans would be 134e6
 
 
 def test_normalised_mesh_stays_inside():
@@ -107,5 +168,7 @@ def test_sdf_has_an_inside_despite_a_hole():
 def test_refuses_nothing_to_measure():
     with pytest.raises(InputError, match="no faces"):
         mesh_to_sdf(Mesh(np.zeros((0, 3)), np.zeros((0, 3))), 16)
+    with pytest.raises(InputError, match="no faces"):
+        latent_coords(Mesh(np.zeros((0, 3)), np.zeros((0, 3))), 16)
     with pytest.raises(InputError, match="inside the grid"):
         mesh_to_sdf(Mesh(QUAD + 9, np.array([[0, 1, 2]])), 16)
