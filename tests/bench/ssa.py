@@ -22,7 +22,7 @@ import torch
 from core.config.models import SSAConfig
 from core.config.presets import STARTER, V1_0, V1_1
 from tests.bench.parts import authors, rivals
-from tests.bench.parts.floors import SHORT, block_facts, count, dense_floor_ms, floor_ms, union_ratio
+from tests.bench.parts.floors import SHORT, as_dict, block_facts, count, dense_floor_ms, floor_ms, rates, union_ratio
 from tests.bench.parts.results import Sheet, parser_of
 from tests.bench.parts.shells import Problem, make_problem
 from tests.bench.parts.sides import Kernel, Module, one_pass, whole
@@ -33,6 +33,7 @@ from tests.bench.parts.timing import (
     Call,
     captured,
     free,
+    kernel_times,
     medians,
     one_line,
     peak_mb,
@@ -125,6 +126,7 @@ def measure(
         "cells": work.cells,
         "blocks": work.blocks,
         "tokens_of_blocks": block_facts(problem.plan),
+        "work": as_dict(work),
         "rho": {str(size): union_ratio(problem.chosen, problem.windows, size) for size in UNION_TILES},
     }
     for scope in case.scopes:
@@ -139,6 +141,7 @@ def measure(
             row["dense_floor_ms"] = dense_floor_ms(work, sheet.ceilings, case.dtype, backward)
             ours, flash = row["ms"], row["sdpa_flash_ms"]
             row["of_floor"] = share(part["total"], ours) if scope == "kernel" else None
+            row |= rates(work, ours, backward) if scope == "kernel" else {}
             row |= {"vs_flash": share(flash, ours), "vs_cudnn": share(row["cudnn_ms"], ours)}
             row["vs_authors"] = share(row["authors_ms"], ours)
             yield row
@@ -206,6 +209,8 @@ def _times(
         peaks["authors_peak_mb"] = peak_mb(whole(*theirs, side.grad, backward), device)
     difference = _difference(calls, backward)
     ms = medians(calls, device, policy)
+    if "ours" in calls and isinstance(side, Kernel):
+        peaks["kernels_ms"] = kernel_times(calls["ours"], device)
     del calls
     if any(name in ms for name in rivals.DENSE):
         earlier[size] = {name: ms[name] for name in rivals.DENSE if name in ms}

@@ -96,6 +96,17 @@ def floor_ms(work: Work, ceilings: Mapping[str, float], dtype: torch.dtype, back
     return {**found, "total": round(1e3 * sum(parts.values()), 4)}
 
 
+def rates(work: Work, ms: float | None, backward: bool) -> dict[str, float | None]:
+    """What a time means: 10^12 floating-point operations and 10^9 scores a second, block scores' second pass counted."""
+    scores = work.cell_scores + work.selected_scores + work.window_scores
+    flop = 14 * work.channels * scores if backward else (4 * scores + 2 * work.cell_scores) * work.channels
+    seen = scores if backward else scores + work.cell_scores
+    return {
+        "tflops": float(f"{flop / ms / 1e9:.4g}") if ms else None,
+        "gscores_s": float(f"{seen / ms / 1e6:.4g}") if ms else None,
+    }
+
+
 def dense_floor_ms(work: Work, ceilings: Mapping[str, float], dtype: torch.dtype, backward: bool) -> float:
     """The same for attention of every token to every token."""
     scores, flop = work.heads * work.tokens**2, (10 if backward else 4) * work.channels

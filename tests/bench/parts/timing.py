@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 FLUSHED_BYTES = 256 * 2**20  # more than any second-level cache holds
+KERNELS_KEPT = 20
 Call = Callable[[], Any]
 
 
@@ -147,6 +148,27 @@ def peak_mb(call: Call, device: torch.device) -> float | None:
     torch.cuda.synchronize(device)
     peak = torch.cuda.max_memory_allocated(device) - before - sum(x.nbytes for x in tensors_in(out))
     return round(peak / 1e6, 1)
+
+
+def kernel_times(call: Call, device: torch.device, runs: int = 3) -> dict[str, float]:
+    """Milliseconds of each GPU kernel in one call, the longest first, as the profiler sees them; empty if it cannot."""
+    if device.type != "cuda":
+        return {}
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(runs):
+                call()
+            torch.cuda.synchronize(device)
+        found: dict[str, float] = {}
+        for event in profile.key_averages():
+            micro = getattr(event, "self_device_time_total", None)
+            if micro is None:  # its name before torch 2.6
+                micro = event.self_cuda_time_total
+            found[event.key[:80]] = found.get(event.key[:80], 0.0) + micro / runs / 1e3
+    except Exception as error:  # machines without counters: the times of whole calls are what counts
+        return {one_line(error): 0.0}
+    longest = sorted(found.items(), key=lambda pair: -pair[1])[:KERNELS_KEPT]
+    return {name: float(f"{ms:.4g}") for name, ms in longest if ms > 0}
 
 
 def tensors_in(found: object) -> Iterable[Tensor]:
