@@ -97,7 +97,7 @@ def floor_ms(work: Work, ceilings: Mapping[str, float], dtype: torch.dtype, back
 
 
 def rates(work: Work, ms: float | None, backward: bool) -> dict[str, float | None]:
-    """What a time means: 10^12 floating-point operations and 10^9 scores a second, block scores' second pass counted."""
+    """What a time means: 10^12 floating-point operations and 10^9 scores a second, the pass of block scores counted."""
     scores = work.cell_scores + work.selected_scores + work.window_scores
     flop = 14 * work.channels * scores if backward else (4 * scores + 2 * work.cell_scores) * work.channels
     seen = scores if backward else scores + work.cell_scores
