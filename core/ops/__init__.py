@@ -9,6 +9,7 @@ op                          contract
 ``window_attention``        tokens attend to the tokens of their window
 ``submanifold_conv3d``      sparse 3D convolution with outputs only where inputs are
 ``subdivided_conv3d``       the same on the 8 children of every voxel, from the parents' features
+``brick_conv3d``            both on voxels cut up again and again, from the coarsest neighbour map
 ==========================  =================================================================================
 
 The four attention ops are in :mod:`core.ops.ssa`, the two convolutions in :mod:`core.ops.submanifold_conv`;

@@ -16,7 +16,7 @@ from core.ops.kernels.implicit_gemm import is_wide, subdivided_column
 WANTED_PROGRAMS = 1056  # eight for each multiprocessor of a large GPU
 PARTIAL_BYTES = 2**27  # at most, of the partial sums
 ROWS = 64  # of a tile
-STAGES = 10  # two tiles on their way: a row's address takes three loads before its own
+DEEP_PIPELINE, SHORT_PIPELINE = 9, 5  # two tiles on their way, or one: a row's address takes three loads first
 
 
 def weight_gradient(
@@ -41,6 +41,7 @@ def weight_gradient(
     blocks = launch.cdiv(inputs, block_in) * launch.cdiv(outputs, block_out)
     tiles = launch.cdiv(n, ROWS)
     most = max(PARTIAL_BYTES // (4 * taps * inputs * outputs), 1)
+    hopper = launch.capability(feats.device)[0] == 9  # four warps multiply 64 rows at a time there
     splits = max(min(launch.cdiv(WANTED_PROGRAMS, taps * blocks), tiles, most), 1)
     partial = feats.new_empty(splits, taps, inputs, outputs, dtype=torch.float32)
     table = plan.tile_taps(ROWS)
@@ -66,8 +67,8 @@ def weight_gradient(
         SUBDIVIDED=subdivided,
         WIDE=is_wide(feats.numel(), grad.numel(), plan.neighbor_map.numel(), partial.numel()),
         PRECISION=launch.precision(feats.dtype),
-        num_warps=4 if block_in * block_out <= 64 * 64 else 8,
-        num_stages=STAGES,
+        num_warps=8 if block_in * block_out >= (64 * 128 if hopper else 64 * 64) else 4,
+        num_stages=SHORT_PIPELINE if feats.dtype == torch.float32 else DEEP_PIPELINE,
     )
     return partial[0] if splits == 1 else partial.sum(0)
 
