@@ -89,6 +89,20 @@ def test_scores():
     assert worse.chamfer > 0.1 and worse.fscore[0.05] < worse.fscore[0.1] < 1.0
 
 
+def test_decimation_reports_its_rounds_and_may_be_stopped():
+    mesh, steps = ball(0.6), []
+    small = simplify(mesh, mesh.num_faces // 10, on_faces=lambda done, total: steps.append((done, total)))
+    assert len(steps) == 4 and steps == sorted(steps)  # halves: 2, 4, 8, 10 times fewer
+    assert steps[-1] == (mesh.num_faces - mesh.num_faces // 10,) * 2 and small.num_faces <= mesh.num_faces // 10
+    assert small.is_watertight()
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simplify(mesh, 100, on_faces=stop)
+
+
 def test_sampling_follows_the_area_and_the_seed():
     mesh = Mesh(
         np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 0, 0], [8, 0, 0], [5, 1, 0]]), np.array([[0, 1, 2], [3, 4, 5]])
