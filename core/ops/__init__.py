@@ -12,6 +12,6 @@ op                          contract
 ``brick_conv3d``            both on voxels cut up again and again, from the coarsest neighbour map
 ==========================  =================================================================================
 
-The four attention ops are in :mod:`core.ops.ssa`, the two convolutions in :mod:`core.ops.submanifold_conv`;
-:mod:`core.ops.backend` says which backend runs and why.
+The four attention ops are in :mod:`core.ops.ssa`, the convolutions in :mod:`core.ops.submanifold_conv` and
+:mod:`core.ops.brick_conv`; :mod:`core.ops.backend` says which backend runs and why.
 """
