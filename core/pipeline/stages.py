@@ -26,7 +26,9 @@ from core.sparse.coords import encode_keys
 from core.sparse.tensor import SparseTensor
 
 Condition = Tensor | SparseTensor
-DENSE_TOGETHER = ("cuda",)  # devices that evaluate both branches of guidance at once in the dense stage
+# Up to so many tokens a batch the dense stage evaluates both branches of guidance at once. On a CPU core the starter's
+# 64 tokens gain 15 % by it, the release's 4096 lose 2 %; a GPU is full from about 8192 on.
+TOGETHER_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 def latent_dtype(compute: torch.dtype) -> torch.dtype:
@@ -105,7 +107,8 @@ def sample_structure(
     def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
         return dit(x, t, cond if conditional else cond[:0])
 
-    together = noise.device.type in DENSE_TOGETHER
+    tokens = len(noise) * dit.pos_emb.shape[0]
+    together = tokens <= TOGETHER_TOKENS.get(noise.device.type, 0)
     return sample_latent(predict, noise, len(noise), sampling, on_step, together=together, cuda_graphs=cuda_graphs)
 
 

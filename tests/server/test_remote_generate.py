@@ -191,6 +191,7 @@ def test_a_job_that_fails(run, server, picture):
 def test_what_the_server_decides_is_refused(run, picture):
     for option in (["--device", "cpu"], ["--dtype", "float16"], ["--models-dir", "x"]):
         assert_one_error(run(picture, *option), 2, option[0], "s2mesh serve")
+    assert_one_error(run(picture, "--no-cuda-graphs"), 2, "--no-cuda-graphs", "this machine")
     assert_one_error(run(picture, "--steps", "0"), 2, "dense_steps", "1")
     assert_one_error(run(picture, "--preset", "tini"), 2, "there is no preset")
     assert_one_error(run(picture, "-o", "x.fbx"), 2, "names no mesh format")

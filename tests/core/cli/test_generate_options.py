@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.cli.generate import build_parser, options_from
+from core.cli.generate import _networks, build_parser, options_from
 from core.config.generation import GenerationOptions, option_table
 from core.errors import ConfigError
 
@@ -34,6 +34,14 @@ def test_one_guidance_is_for_all_stages_unless_the_details_have_their_own():
     assert read("--guidance", 4) == GenerationOptions(dense_guidance=4.0, sparse_guidance=4.0)
     both = GenerationOptions(dense_guidance=4.0, sparse_guidance=0.0)
     assert read("--guidance", 4, "--sparse-guidance", 0) == both
+
+
+def test_graphs_are_a_matter_of_this_machine_and_no_option():
+    for words, expected in ((["--no-cuda-graphs"], False), ([], True)):
+        arguments = build_parser().parse_args(["a.png", "--device", "cpu", *words])
+        options = options_from(arguments)
+        assert options == GenerationOptions(device="cpu")
+        assert _networks(options, None, arguments.cuda_graphs).cuda_graphs is expected
 
 
 def test_values_beyond_the_limits_are_told_as_everywhere():

@@ -70,4 +70,3 @@ def test_a_recording_that_fails_is_told_once_and_costs_nothing_but_speed(graphed
     (record,) = caplog.records
     assert record.getMessage().endswith("operation not permitted when stream is capturing")
     assert made == ["first", "first"]
-

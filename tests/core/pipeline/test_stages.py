@@ -76,18 +76,24 @@ def test_a_dense_batch_equals_its_samples(stores):
     assert field is None
 
 
+@pytest.mark.parametrize("tokens", [0, 16], ids=["branch by branch", "together"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_branches_evaluated_together_give_the_same_walk(stores, monkeypatch, guidance):
-    """As on a GPU; the walk by separate evaluations is given tokens of zeros, as the release does it."""
+def test_the_unconditional_branch_is_that_of_zeros(stores, monkeypatch, guidance, tokens):
+    """The walk it is held to is given tokens of zeros, as the release does it."""
     store, stage = stores["tiny"], TINY.dense
     dit, sampling = store.get("dense_dit"), replace(stage.sampling, guidance=guidance)
     noise, cond = torch.randn(stages.structure_noise_shape(stage, 2)), torch.randn(2, 9, 16)
-    tokens = {True: cond, False: torch.zeros_like(cond)}
-    monkeypatch.setattr(stages, "DENSE_TOGETHER", ("cpu",))
+    given = {True: cond, False: torch.zeros_like(cond)}
+    batches = []
+    handle = dit.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
+    monkeypatch.setattr(stages, "TOGETHER_TOKENS", {"cpu": tokens})  # the batch has 2 samples of 8
     with torch.inference_mode():
         ours = stages.sample_structure(dit, cond, noise, sampling, no_report)
-        theirs = stages.sample_latent(lambda x, t, c: dit(x, t, tokens[c]), noise, 2, sampling, no_report)
+        handle.remove()
+        theirs = stages.sample_latent(lambda x, t, c: dit(x, t, given[c]), noise, 2, sampling, no_report)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    per_step = [2] if guidance == 1 else [4] if tokens else [2, 2]
+    assert batches == per_step * sampling.steps
 
 
 def test_a_walk_may_start_from_coarse_data():
