@@ -169,41 +169,39 @@ def _attend_blocks(
     highest = tl.full((query.shape[0],), float("-inf"), tl.float32)
     norm = tl.zeros((query.shape[0],), tl.float32)
     acc = tl.zeros((query.shape[0], DP), tl.float32)
+    column = tl.arange(0, 2 * BK)
+    left = column < BK
     for entry in range(0, count, ENTRIES):
         begins, ends, firsts, stops, chosen = pieces_of(
             blocks, members, cu_blocks, entry + tl.arange(0, ENTRIES), count, BK
         )
         for i in range(0, tl.max(ends, 0), 2):
-            first, stop, who_a = piece(begins, ends, firsts, stops, chosen, i, BK)
-            k_a, v_a, weight_a = _load_piece(k, v, first, stop, G, D, DP, BK)
-            first, stop, who_b = piece(begins, ends, firsts, stops, chosen, i + 1, BK)
-            k_b, v_b, weight_b = _load_piece(k, v, first, stop, G, D, DP, BK)
+            first_a, stop_a, who_a = piece(begins, ends, firsts, stops, chosen, i, BK)
+            first_b, stop_b, who_b = piece(begins, ends, firsts, stops, chosen, i + 1, BK)
+            key = tl.where(left, first_a, first_b - BK) + column
+            stop = tl.where(left, stop_a, stop_b)
+            last = tl.minimum(key, stop - 1)
+            keys = load_keys(k, last, last >= 0, G, D, DP)
+            values = load_keys(v, key, key < stop, G, D, DP)
+            # 1 or 0 for each key: a saturating subtraction instead of a comparison and a choice.
+            length = tl.where(left, (stop_a - first_a).to(tl.float32), (stop_b - first_b + BK).to(tl.float32))
+            weight = tl.clamp(length - column.to(tl.float32), 0.0, 1.0)
             member_a = ((who_a >> place) & 1) != 0
             member_b = ((who_b >> place) & 1) != 0
-            s_a = tl.dot(query, tl.trans(k_a), input_precision=PRECISION)
-            s_b = tl.dot(query, tl.trans(k_b), input_precision=PRECISION)
-            peak = tl.maximum(highest, tl.where(member_a, tl.max(s_a, 1) * scale2, float("-inf")))
-            peak = tl.maximum(peak, tl.where(member_b, tl.max(s_b, 1) * scale2, float("-inf")))
+            s = tl.dot(query, tl.trans(keys), input_precision=PRECISION)
+            peak_a = tl.max(tl.where(left[None, :], s, float("-inf")), 1) * scale2
+            peak_b = tl.max(tl.where(left[None, :], float("-inf"), s), 1) * scale2
+            peak = tl.maximum(highest, tl.where(member_a, peak_a, float("-inf")))
+            peak = tl.maximum(peak, tl.where(member_b, peak_b, float("-inf")))
             base = tl.where(peak == float("-inf"), 0.0, peak)
             shrink = tl.exp2(highest - base)
-            p_a = tl.exp2(s_a * scale2 - tl.where(member_a, base, float("inf"))[:, None])
-            p_b = tl.exp2(s_b * scale2 - tl.where(member_b, base, float("inf"))[:, None])
-            norm = norm * shrink + (tl.sum(p_a * weight_a[None, :], 1) + tl.sum(p_b * weight_b[None, :], 1))
-            acc = tl.dot(p_a.to(v_a.dtype), v_a, acc * shrink[:, None], input_precision=PRECISION)
-            acc = tl.dot(p_b.to(v_b.dtype), v_b, acc, input_precision=PRECISION)
+            base_a = tl.where(member_a, base, float("inf"))
+            base_b = tl.where(member_b, base, float("inf"))
+            p = tl.exp2(s * scale2 - tl.where(left[None, :], base_a[:, None], base_b[:, None]))
+            norm = norm * shrink + tl.sum(p * weight[None, :], 1)
+            acc = tl.dot(p.to(values.dtype), values, acc * shrink[:, None], input_precision=PRECISION)
             highest = peak
     return _normalised(acc, norm, highest)
-
-
-@triton.jit
-def _load_piece(k, v, first, stop, G: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BK: tl.constexpr):
-    """Keys ``first .. stop - 1``, at most BK: k [BK, DP] with the last repeated, v with zeros, and 1 or 0 for each."""
-    column = tl.arange(0, BK)
-    key = first + column
-    last = tl.minimum(key, stop - 1)
-    # A saturating subtraction instead of a comparison and a choice.
-    weight = tl.clamp((stop - first).to(tl.float32) - column.to(tl.float32), 0.0, 1.0)
-    return load_keys(k, last, last >= 0, G, D, DP), load_keys(v, key, key < stop, G, D, DP), weight
 
 
 @triton.jit

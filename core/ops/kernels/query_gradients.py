@@ -162,22 +162,25 @@ def _through_blocks(
 ):  # fmt: skip
     """Sum of p (u - dot) k over the blocks of a union, for the rows whose token chose them: [R, DP]."""
     acc = tl.zeros((query.shape[0], DP), tl.float32)
-    column = tl.arange(0, BK)
+    column = tl.arange(0, 2 * BK)
+    left = column < BK
     for entry in range(0, count, ENTRIES):
         begins, ends, firsts, stops, chosen = pieces_of(
             blocks, members, cu_blocks, entry + tl.arange(0, ENTRIES), count, BK
         )
         for i in range(0, tl.max(ends, 0), 2):
-            first, stop, who_a = piece(begins, ends, firsts, stops, chosen, i, BK)
-            k_a = load_keys(k, first + column, first + column < stop, G, D, DP)
-            v_a = load_keys(v, first + column, first + column < stop, G, D, DP)
-            first, stop, who_b = piece(begins, ends, firsts, stops, chosen, i + 1, BK)
-            k_b = load_keys(k, first + column, first + column < stop, G, D, DP)
-            v_b = load_keys(v, first + column, first + column < stop, G, D, DP)
+            first_a, stop_a, who_a = piece(begins, ends, firsts, stops, chosen, i, BK)
+            first_b, stop_b, who_b = piece(begins, ends, firsts, stops, chosen, i + 1, BK)
+            key = tl.where(left, first_a, first_b - BK) + column
+            inside = key < tl.where(left, stop_a, stop_b)
+            keys = load_keys(k, key, inside, G, D, DP)
+            values = load_keys(v, key, inside, G, D, DP)
             lse2_a = tl.where(((who_a >> place) & 1) != 0, lse2, float("inf"))
             lse2_b = tl.where(((who_b >> place) & 1) != 0, lse2, float("inf"))
-            acc = _add_keys(acc, query, grad, lse2_a, dot, k_a, v_a, scale2, PRECISION)
-            acc = _add_keys(acc, query, grad, lse2_b, dot, k_b, v_b, scale2, PRECISION)
+            s = tl.dot(query, tl.trans(keys), input_precision=PRECISION)
+            u = tl.dot(grad, tl.trans(values), input_precision=PRECISION)
+            p = tl.exp2(tl.minimum(s * scale2 - tl.where(left[None, :], lse2_a[:, None], lse2_b[:, None]), 0.0))
+            acc = tl.dot((p * (u - dot[:, None])).to(keys.dtype), keys, acc, input_precision=PRECISION)
     return acc
 
 
