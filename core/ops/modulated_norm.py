@@ -19,6 +19,9 @@ from torch import Tensor
 from core.ops.backend import Backend, backend_for
 from core.ops.reference import modulated_norm as reference
 
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+KERNEL_CHANNELS = 4096
+
 
 class SampleRows(NamedTuple):
     """Which sample each of the rows [N, C] belongs to. A single sample, or a dense batch, needs none."""
@@ -39,7 +42,7 @@ def modulated_norm(
 ) -> Tensor:
     """``norm(x) * (1 + scale) + shift``; the norm has the weights of a layer norm, or none. Returns the shape of x."""
     _check(x, shift, scale, None, samples)
-    backend = backend_for("modulated_norm", x.device)
+    backend = _backend(x)
     if backend is Backend.REFERENCE:
         return reference.modulated_norm(x, shift, scale, weight, bias, samples and samples.index, eps)
     if backend is Backend.TRITON:
@@ -63,7 +66,7 @@ def gated_residual_norm(
 ) -> tuple[Tensor, Tensor]:
     """The residual stream ``x + gate * branch``, and its ``modulated_norm``. Both have the shape of x."""
     _check(x, shift, scale, gate, samples)
-    backend = backend_for("modulated_norm", x.device)
+    backend = _backend(x)
     if backend is Backend.TRITON:
         from core.ops.kernels import modulated_norm as kernels
 
@@ -86,7 +89,7 @@ def gated_residual(
 ) -> Tensor:
     """``x + gate * branch``, the shape of x."""
     _check(x, None, None, gate, samples)
-    backend = backend_for("modulated_norm", x.device)
+    backend = _backend(x)
     if backend is Backend.REFERENCE:
         return reference.gated_residual(x, branch, gate, samples and samples.index)
     if backend is Backend.TRITON and gate is not None:  # without a gate it is one pass over memory anyway
@@ -94,6 +97,13 @@ def gated_residual(
 
         return kernels.gated_residual(x, branch, gate, samples and samples.cu_seqlens)
     return _residual(x, branch, gate, samples)
+
+
+def _backend(x: Tensor) -> Backend:
+    """As for every op; what no kernel is made for (float64, very many channels) runs in torch."""
+    backend = backend_for("modulated_norm", x.device)
+    fits = x.dtype in KERNEL_DTYPES and x.shape[-1] <= KERNEL_CHANNELS
+    return Backend.TORCH if backend is Backend.TRITON and not fits else backend
 
 
 def _check(
