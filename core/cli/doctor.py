@@ -90,7 +90,7 @@ def as_text(report: dict[str, Any]) -> str:
         memory = f", {entry['free_gb']:.1f} of {entry['total_gb']:.1f} GB free" if "total_gb" in entry else ""
         lines.append(f"  {entry['device']:<8} {entry['name']}{memory}, computes in {entry['dtype']}")
     lines += ["", "backends"]
-    lines += [f"  {entry['op']:<22} {entry['backend']:<10} {entry['reason']}" for entry in report["backends"]]
+    lines += [f"  {entry['op']:<26} {entry['backend']:<10} {entry['reason']}" for entry in report["backends"]]
     lines += ["", "presets"]
     for entry in report["presets"]:
         state = f"installed in {entry['folder']}" if entry["installed"] else f"not installed ({entry['folder']})"

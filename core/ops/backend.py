@@ -28,7 +28,6 @@ OPS = (
     "modulated_norm",
     "pool_cells",
 )
-TRITON_OPS = frozenset(OPS)  # ops that have a Triton kernel
 OLDEST_TRITON = (3, 2)
 OLDEST_CAPABILITY = (8, 0)
 
@@ -81,7 +80,7 @@ def backend_report(device: torch.device | str | None = None) -> list[OpReport]:
 def _choose(op: str, device: torch.device) -> OpReport:
     assert op in OPS, f"unknown op {op!r}"
     requested = _requested.get()
-    obstacle = _triton_obstacle(op, device)
+    obstacle = _triton_obstacle(device)
     if requested is Backend.TRITON and obstacle is not None:
         raise ConfigError(f"Triton was asked for, but {obstacle}. Use the torch backend.")
     if requested is not None:
@@ -91,10 +90,8 @@ def _choose(op: str, device: torch.device) -> OpReport:
     return OpReport(op, Backend.TORCH, obstacle)
 
 
-def _triton_obstacle(op: str, device: torch.device) -> str | None:
-    """Why Triton cannot run ``op`` on ``device``, or None."""
-    if op not in TRITON_OPS:
-        return f"{op} has no Triton kernel in this version"
+def _triton_obstacle(device: torch.device) -> str | None:
+    """Why Triton cannot run on ``device``, or None."""
     if device.type == "cpu" and _requested.get() is Backend.TRITON and os.environ.get("TRITON_INTERPRET") == "1":
         return _triton_missing()  # Triton's interpreter: for tests, far slower than torch
     if device.type != "cuda":

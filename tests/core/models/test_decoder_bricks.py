@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from core.models.sparse_decoder import SparseDecoder
-from core.ops import backend
 from core.ops import brick_conv as bricks
 from core.ops.backend import Backend, use_backend
 from core.sparse import neighbors
@@ -19,8 +18,7 @@ TINY = replace(CONFIG, resolution=4, decoder_width=8, decoder_channels=(6, 5))
 
 
 @pytest.fixture
-def decoder(monkeypatch):
-    monkeypatch.setattr(backend, "TRITON_OPS", backend.TRITON_OPS | {"submanifold_conv3d"})
+def decoder():
     return SparseDecoder(TINY).to(DEVICE).eval()
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.ops import backend
 from core.ops.backend import Backend, use_backend
 from core.ops.conv_plan import ConvPlan, children_map
 from core.ops.kernels import conv_weight_gradient
@@ -24,7 +23,6 @@ TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3}
 @pytest.fixture(autouse=True)
 def triton(monkeypatch):
     """The kernels run, and memory that they are given holds NaN: what they forget to write is seen."""
-    monkeypatch.setattr(backend, "TRITON_OPS", backend.TRITON_OPS | {"submanifold_conv3d"})
     new_empty = torch.Tensor.new_empty
 
     def poisoned(*args, **kwargs):

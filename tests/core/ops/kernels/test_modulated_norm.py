@@ -6,7 +6,6 @@ Letters as in core.ops.modulated_norm.
 import pytest
 import torch
 
-from core.ops import backend
 from core.ops.backend import Backend, use_backend
 from core.ops.kernels import modulated_norm as kernels
 from core.ops.modulated_norm import SampleRows, gated_residual, gated_residual_norm, modulated_norm
@@ -17,7 +16,6 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 1.5e-3, torch.bfloat16: 1e-2}
 
 @pytest.fixture(autouse=True)
 def with_kernels(monkeypatch):
-    monkeypatch.setattr(backend, "TRITON_OPS", backend.TRITON_OPS | {"modulated_norm"})
     monkeypatch.setattr(kernels, "ROWS_FORWARD", 3)  # several programs for a few rows
     monkeypatch.setattr(kernels, "ROWS_BACKWARD", 4)
 
