@@ -30,20 +30,19 @@ class ForwardShape(NamedTuple):
 
 
 def forward_shape(q: Tensor) -> ForwardShape:
-    """Tile for q's dtype, head size and device: as large as registers hold without spilling.
-
-    Float32 has no tensor cores; above 128 channels it spills.
-    """
+    """Tile for q's dtype, head size and device: as large as registers hold without spilling."""
     channels, warp_groups = padded_channels(q), has_warp_group_products(q.device)
-    if q.dtype == torch.float32:
-        if channels <= 32:
-            return ForwardShape(32, 32, 4, 2)
-        return ForwardShape(32, 16, 4, 2) if channels == 64 else ForwardShape(16, 256 * 16 // channels, 8, 1)
-    if channels <= 64:
-        return ForwardShape(128, 64, 8, 3) if warp_groups else ForwardShape(128 if channels <= 32 else 64, 64, 4, 3)
+    if q.dtype == torch.float32:  # no tensor cores
+        if channels <= 64:
+            return ForwardShape(32, 32, 4 if channels <= 32 else 8, 2)
+        return ForwardShape(16, 32, 8, 2 if channels == 128 else 1)
+    if channels <= 32:
+        return ForwardShape(128, 64, 4, 3)
+    if channels == 64:
+        return ForwardShape(128, 64, 8, 3) if warp_groups else ForwardShape(64, 64, 4, 3)
     if channels == 128:
-        return ForwardShape(128, 64, 8, 2)
-    return ForwardShape(64 if warp_groups else 32, 32, 8, 2)
+        return ForwardShape(128 if warp_groups else 64, 64, 8, 2)
+    return ForwardShape(64, 32, 8, 2)
 
 
 def has_warp_group_products(device: torch.device) -> bool:
@@ -156,7 +155,8 @@ def _compressed_forward(
     summed = tl.zeros((ROWS, PADDED), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
-    for _ in tl.range(0, left // KEYS):
+    whole = left // KEYS
+    for _ in tl.range(0, whole):
         if PADDED == CHANNELS:
             k = tl.load(k_at + key_values)
             v = tl.load(v_at + key_values)
@@ -167,8 +167,8 @@ def _compressed_forward(
         summed, total, top = _attend(scores, v, summed, total, top, scale2, PRECISION)
         k_at += KEYS * STRIDE
         v_at += KEYS * STRIDE
-    left = left % KEYS
-    if left > 0:
+    left -= whole * KEYS
+    for _ in tl.range(0, tl.cdiv(left, KEYS)):  # a loop, so that it reads its operands anew: fewer registers
         real_keys = (key < left)[:, None]
         if PADDED != CHANNELS:
             real_keys = real_keys & (channel < CHANNELS)[None, :]
@@ -177,6 +177,9 @@ def _compressed_forward(
         scores = tl.dot(query, tl.trans(k), input_precision=PRECISION)
         scores = tl.where((key < left)[None, :], scores, float("-inf"))
         summed, total, top = _attend(scores, v, summed, total, top, scale2, PRECISION)
+        k_at += KEYS * STRIDE
+        v_at += KEYS * STRIDE
+        left -= KEYS
 
     total = tl.where(total == 0.0, 1.0, total)  # no cell: 0 / 1, and top is -inf
     tl.store(out + first_row * CHANNELS + values, (summed / total[:, None]).to(out.dtype.element_ty), mask=real_values)
