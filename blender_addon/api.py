@@ -124,8 +124,8 @@ def submit(
         smooth: shade smooth; None is the scene's setting.
         **options: preset, seed, resolution (voxels a side), dense_steps, sparse_steps, dense_guidance,
             sparse_guidance, iso_level (-0.99 to 0.99), faces (triangles at most), max_tokens, background ("auto",
-            "alpha", "none"), remove_floaters, remove_interior. What is not given, or None, is the server's or the
-            preset's own; the scene's settings are not looked at.
+            "alpha", "none"), interior ("sign", "flood", "keep"), remove_floaters, remove_interior. What is not given,
+            or None, is the server's or the preset's own; the scene's settings are not looked at.
 
     Raises:
         S2MeshError: for a picture that cannot be used, an unknown option or a value that the server is known to refuse.

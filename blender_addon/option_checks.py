@@ -13,7 +13,7 @@ from .words import option_words
 if TYPE_CHECKING:
     from .wire import Capabilities, Option, Preset
 
-SIMPLE = ("remove_interior", "remove_floaters", "background")
+SIMPLE = ("remove_interior", "remove_floaters", "background", "interior")
 SWITCHED = ("dense_steps", "sparse_steps", "dense_guidance", "sparse_guidance", "iso_level", "faces", "max_tokens")
 NAMES = ("preset", "resolution", "seed", *SWITCHED, *SIMPLE)  # every option that a script may give
 

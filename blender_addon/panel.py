@@ -76,6 +76,7 @@ class S2MESH_PT_Settings(SidebarPanel, Panel):
         row.prop(settings, "use_random_seed", text="", icon="UNLOCKED" if settings.use_random_seed else "LOCKED")
         _switched_row(column, settings, "faces", app.capabilities)
         column.prop(settings, "background")
+        column.prop(settings, "interior")
         column = layout.column(heading="Remove")  # the properties' whole names would be cut off
         column.prop(settings, "remove_interior", text="Interior")
         column.prop(settings, "remove_floaters", text="Loose Pieces")

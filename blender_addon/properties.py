@@ -24,6 +24,12 @@ BACKGROUNDS = (
     ("none", "Keep", "The whole picture is the object"),
 )
 
+INTERIORS = (
+    ("sign", "By Model", "The model tells inside from outside, if it has a network for that"),
+    ("flood", "Fill", "What no path from outside reaches is filled"),
+    ("keep", "Keep", "Nothing is removed, enclosed parts neither"),
+)
+
 
 # What an operator of the same name has as well.
 SEED = dict(
@@ -52,7 +58,7 @@ FACES = dict(
 )
 REMOVE_INTERIOR = dict(
     name="Remove Interior",
-    description="Remove what lies unseen inside the shape",
+    description="Remove parts that lie unseen inside others",
     default=True,
 )
 REMOVE_FLOATERS = dict(
@@ -65,6 +71,12 @@ BACKGROUND = dict(
     description="How the object is told from its background",
     items=BACKGROUNDS,
     default="auto",
+)
+INTERIOR = dict(
+    name="Inside",
+    description="What becomes of what hides inside the shape",
+    items=INTERIORS,
+    default="sign",
 )
 DENSE_STEPS = dict(
     name="Coarse Steps",
@@ -168,6 +180,7 @@ class S2MeshSettings(PropertyGroup):
     remove_interior: BoolProperty(**REMOVE_INTERIOR)
     remove_floaters: BoolProperty(**REMOVE_FLOATERS)
     background: EnumProperty(**BACKGROUND)
+    interior: EnumProperty(**INTERIOR)
 
     use_dense_steps: BoolProperty(name="Set Coarse Steps", description="Use this number instead of the model's own")
     dense_steps: IntProperty(**DENSE_STEPS)

@@ -122,6 +122,8 @@ SENTENCES: dict[str, str] = {
         "Das Ergebnis an den 3D-Cursor setzen, wie er beim Klick auf Erzeugen steht",
     "Use the picture's transparency; without any, cut a plain background away":
         "Die Transparenz des Bilds nehmen; gibt es keine, einen einfarbigen Hintergrund wegschneiden",
+    "The model tells inside from outside, if it has a network for that":
+        "Das Modell unterscheidet innen und außen, falls es ein Netz dafür hat",
     "Where the random numbers start: another seed gives another shape, the same gives the same":
         "Wo die Zufallszahlen beginnen: ein anderer Startwert gibt eine andere Form, derselbe dieselbe",
     "Stop after the detail stage of so many voxels a side: faster and coarser. 0: the model's last":

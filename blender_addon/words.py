@@ -34,6 +34,7 @@ _OPTIONS = {
     "faces": N_("Faces"),
     "max_tokens": N_("Largest Shape"),
     "background": N_("Background"),
+    "interior": N_("Inside"),
     "remove_floaters": N_("Remove Loose Pieces"),
     "remove_interior": N_("Remove Interior"),
 }

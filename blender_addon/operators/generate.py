@@ -56,6 +56,7 @@ class S2MESH_OT_Generate(Operator):
     remove_interior: BoolProperty(**shared.REMOVE_INTERIOR, options={"SKIP_SAVE"})
     remove_floaters: BoolProperty(**shared.REMOVE_FLOATERS, options={"SKIP_SAVE"})
     background: EnumProperty(**shared.BACKGROUND, options={"SKIP_SAVE"})
+    interior: EnumProperty(**shared.INTERIOR, options={"SKIP_SAVE"})
     dense_steps: IntProperty(**shared.DENSE_STEPS, options={"SKIP_SAVE"})
     sparse_steps: IntProperty(**shared.SPARSE_STEPS, options={"SKIP_SAVE"})
     dense_guidance: FloatProperty(**shared.DENSE_GUIDANCE, options={"SKIP_SAVE"})

@@ -12,6 +12,7 @@ from core.config.options import option_table as option_table
 
 MeshFormat = Literal["glb", "obj", "ply", "stl"]
 Background = Literal["auto", "alpha", "none"]
+Interior = Literal["sign", "flood", "keep"]
 
 MESH_FORMATS: tuple[str, ...] = get_args(MeshFormat)
 MAX_SEED = 2**63 - 1
@@ -86,8 +87,13 @@ class GenerationOptions:
         "auto: the picture's transparency, else a plain background is cut away; alpha: its transparency alone; "
         "none: the whole picture is the object.",
     )
+    interior: Interior = option(
+        "sign",
+        "What hides inside the shape. sign: the model tells inside from outside, if it has a network for that; flood: "
+        "what no path from outside reaches is filled; keep: nothing is removed, enclosed parts neither.",
+    )
     remove_floaters: bool = option(True, "Remove small loose pieces.")
-    remove_interior: bool = option(True, "Remove what lies unseen inside the shape.")
+    remove_interior: bool = option(True, "Remove parts that lie unseen inside others.")
     device: DeviceName = option("auto", "Where to compute: auto, cpu, cuda, cuda:INDEX or mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "Number format of the networks; auto takes what suits the device."

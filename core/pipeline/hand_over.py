@@ -9,13 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.config.generation import Interior
 from core.config.presets import SparseStageConfig
 from core.errors import ConfigError, NoSurfaceError
+from core.geometry.band import close_gaps
 from core.geometry.grid import GridSpec
+from core.geometry.interior import flood_outside
 from core.geometry.mesh import Mesh
 from core.geometry.voxelize import NORMALIZE_SIDE, latent_coords
 from core.sparse.coords import parents, sort_into_blocks, unique_coords
-from core.sparse.refined_field import crossing_voxels as crossing_voxels
+from core.sparse.refined_field import FarField, RefinedField
+from core.sparse.tensor import SparseTensor
 
 FALLBACK_THRESHOLDS = (0.5, 0.25, 0.1)  # shares of the preset's threshold, tried in turn where nothing is occupied
 
@@ -99,6 +103,30 @@ def on_grid(
     children = coords.repeat_interleave(factor**3, 0)
     children[:, 1:] = children[:, 1:] * factor + inside.repeat(len(coords), 1)
     return unique_coords(children)[0]
+
+
+def unrefined_field(
+    sdf: SparseTensor,  # [M, 1] of one sample, in whole latent cells
+    stage: SparseStageConfig,
+    level: float,  # of the surface
+    interior: Interior,
+) -> RefinedField:
+    """The field of a decoder's voxels where no refiner looks at them.
+
+    Cells without voxels are outside with ``keep``, as in the release without its refiner; inside with ``flood``, where
+    no path from outside leads to them; and unknown with ``sign``, so that the surface ends where the band does. Small
+    gaps are closed first, but for ``keep`` and where the stage has a refiner, whose bands are too large for that.
+    """
+    coords, values, cell = sdf.coords[:, 1:], sdf.feats[:, 0], stage.vae.upsampling
+    if interior == "keep":
+        outside = torch.ones((stage.resolution // cell,) * 3, dtype=torch.bool, device=values.device)
+        return RefinedField(coords, values, stage.resolution, FarField(outside, cell))
+    if stage.refiner is None:
+        arrays = close_gaps(coords.cpu().numpy(), values.float().cpu().numpy(), stage.resolution, cell, level)
+        coords, values = (torch.from_numpy(array).to(sdf.device) for array in arrays)
+    if interior == "flood":
+        return flood_outside(coords, values, stage.resolution, cell, level)
+    return RefinedField(coords, values, stage.resolution)
 
 
 def mesh_to_cells(mesh: Mesh, stage: SparseStageConfig, device: torch.device) -> Tensor:

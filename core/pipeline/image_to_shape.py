@@ -14,18 +14,19 @@ from core.config.generation import GenerationOptions
 from core.config.presets import ModelPreset, SamplingConfig
 from core.config.stages import CLEANUP, IMAGE, STRUCTURE, decode, detail, refine, surface
 from core.errors import NoSurfaceError
-from core.geometry.band import close_gaps
 from core.geometry.components import remove_enclosed, remove_floaters
-from core.geometry.isosurface import extract_surface
+from core.geometry.isosurface import extract_field
 from core.geometry.mesh import Mesh
 from core.geometry.simplify import simplify
 from core.imaging.background import MattingModel, remove_background
 from core.imaging.load import ImageSource, RGBAImage, load_image
 from core.imaging.preprocess import preprocess, to_tensor
 from core.pipeline import stages
-from core.pipeline.hand_over import Structure, crossing_voxels, in_blocks, mesh_to_cells, occupied_cells, on_grid
+from core.pipeline.hand_over import Structure, in_blocks, mesh_to_cells, occupied_cells, on_grid, unrefined_field
 from core.pipeline.progress import CancelToken, OnProgress, StageReporter
 from core.sparse.tensor import SparseTensor
+
+_CLEANUP_STEPS = 12  # loose pieces, the interior, and the rest for decimation, which is done in rounds
 
 
 class Networks(Protocol):
@@ -139,35 +140,40 @@ def generate(
         with report.stage(decode(side), stage.vae.chunk_size**3) as step:
             vae = networks.get(f"sparse_vae_{side}")
             sdf, feats = stages.decode_field(vae, latent, stage, step)  # [M, 1]
-            voxels, values = sdf.coords[:, 1:], sdf.feats[:, 0]  # [M, 3], [M]
 
         # The user's level is that of the surface he gets; the surfaces before it only say where there is something.
         level = options.iso_level if last and options.iso_level is not None else stage.iso_level
+        interior = options.interior if last else "sign"
+        refined = None
         if stage.refiner is not None:
             with report.stage(refine(side), 1) as step:
-                field = stages.refine_field(networks.get(f"refiner_{side}"), sdf, feats, step)[0]  # [R, R, R]
-                voxels, values = crossing_voxels(field, level)  # [M, 3], [M]
-                del field
-        del sdf, feats, latent
+                if stage.refiner.kind == "sdf" or interior == "sign":
+                    refined = stages.refine_field(networks.get(f"refiner_{side}"), level, sdf, feats, step)[0]
+                else:
+                    refined = unrefined_field(sdf, stage, level, interior)
+        del feats, latent
 
         with report.stage(surface(side), 1 if last else 2) as step:
-            voxels, values = voxels.cpu().numpy(), values.float().cpu().numpy()
-            if stage.refiner is None:  # a refined field has no gaps
-                voxels, values = close_gaps(voxels, values, side, stage.vae.upsampling, level)
-            mesh = extract_surface(voxels, values, side, level)
+            if refined is None:
+                refined = unrefined_field(sdf, stage, level, interior)
+            mesh = extract_field(refined, level)
+            del sdf, refined
             if not last:
                 step(1, 2)
                 coords = mesh_to_cells(mesh, preset.sparse[number + 1], device)  # [N, 4]
 
-    with report.stage(CLEANUP, 3) as step:
+    with report.stage(CLEANUP, _CLEANUP_STEPS) as step:
         if options.remove_floaters:
             mesh = remove_floaters(mesh)
-        step(1, 3)
-        if options.remove_interior:
+        step(1, _CLEANUP_STEPS)
+        if options.remove_interior and options.interior != "keep":
             mesh = remove_enclosed(mesh)
-        step(2, 3)
+        step(2, _CLEANUP_STEPS)
         if options.faces is not None:
-            mesh = simplify(mesh, options.faces)
+            rest = _CLEANUP_STEPS - 2
+            mesh = simplify(
+                mesh, options.faces, on_faces=lambda done, total: step(2 + rest * done // total, _CLEANUP_STEPS)
+            )
     if not mesh.num_faces:
         raise NoSurfaceError("nothing is left of the mesh after cleaning. Try another seed or more faces.")
 

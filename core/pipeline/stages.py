@@ -23,6 +23,7 @@ from core.ops.backend import Backend, backend_for
 from core.pipeline.graphs import Predict, replayed
 from core.pipeline.progress import Step
 from core.sparse.coords import encode_keys
+from core.sparse.refined_field import RefinedField
 from core.sparse.tensor import SparseTensor
 
 Condition = Tensor | SparseTensor
@@ -200,9 +201,11 @@ def decode_field(
 
 def refine_field(
     refiner: SDFRefiner | SignRefiner,
+    level: float,  # of the surface that is wanted
     sdf: SparseTensor,  # [M, 1]
     feats: SparseTensor | None,
     on_tile: Step,
-) -> Tensor:  # [B, R, R, R], R of the signed distance grid
-    """The whole field, also where the decoder said nothing."""
-    return refiner.refine(sdf, feats, on_tile)[:, 0]
+    memory_budget: int | None = None,  # bytes to use beside weights and arguments
+) -> list[RefinedField]:
+    """What the surface of each sample needs, also where the decoder said nothing."""
+    return refiner.refine_at(level, sdf, feats, on_tile, memory_budget)

@@ -32,7 +32,7 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_items(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) and target.id in ("ORIGINS", "PLACES", "BACKGROUNDS", "AUTO_START")
+    return isinstance(target, ast.Name) and target.id in ("ORIGINS", "PLACES", "BACKGROUNDS", "INTERIORS", "AUTO_START")
 
 
 def of_call(call: ast.Call) -> Iterator[tuple[int, str]]:

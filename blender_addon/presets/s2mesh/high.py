@@ -14,5 +14,6 @@ settings.use_sparse_guidance = False
 settings.use_iso_level = False
 settings.use_max_tokens = False
 settings.use_faces = False
+settings.interior = "sign"
 settings.remove_interior = True
 settings.remove_floaters = True

@@ -32,8 +32,9 @@ const OPTIONS = {
   sparse_steps: "Steps, detail",
   dense_guidance: "Guidance, rough shape",
   sparse_guidance: "Guidance, detail",
+  interior: "Inside",
   remove_floaters: "Remove loose pieces",
-  remove_interior: "Remove hidden surfaces",
+  remove_interior: "Remove hidden parts",
   turntable: "Turntable animation",
 };
 

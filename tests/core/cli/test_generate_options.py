@@ -11,6 +11,7 @@ FLAGS = {
     "dense_steps": ("--steps", 9), "sparse_steps": ("--sparse-steps", 8), "iso_level": ("--iso", -0.25),
     "sparse_guidance": ("--sparse-guidance", 2.5), "faces": ("--faces", 999), "max_tokens": ("--max-tokens", 10),
     "background": ("--background", "alpha"), "device": ("--device", "cuda:1"), "dtype": ("--dtype", "float16"),
+    "interior": ("--interior", "flood"),
     "remove_floaters": ("--no-remove-floaters", False), "remove_interior": ("--no-remove-interior", False),
 }  # fmt: skip
 

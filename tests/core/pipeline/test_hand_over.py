@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from core.errors import ConfigError, NoSurfaceError
-from core.geometry.isosurface import extract_surface
-from core.pipeline.hand_over import Structure, crossing_voxels, in_blocks, mesh_to_cells, occupied_cells, on_grid
-from tests.support.tiny_presets import TINY_TWO
+from core.geometry.components import face_components
+from core.geometry.isosurface import extract_field, extract_surface
+from core.pipeline.hand_over import Structure, in_blocks, mesh_to_cells, occupied_cells, on_grid, unrefined_field
+from core.sparse.refined_field import crossing_voxels
+from core.sparse.tensor import SparseTensor
+from tests.support.tiny_presets import TINY_REFINED, TINY_TWO
 
 
 def ball(resolution: int, radius: float) -> torch.Tensor:
@@ -91,3 +94,39 @@ def test_a_mesh_becomes_cells_of_the_next_stage_whatever_its_size():
     assert torch.equal(mesh_to_cells(twice, stage, torch.device("cpu")), cells)
     distance = ((cells[:, 1:] + 0.5) / 16 * 2 - 1).norm(dim=1)
     assert bool(((distance - 0.95).abs() < 0.16).all())  # half a diagonal of a cell and the band
+
+
+def shell_of_voxels(stage) -> SparseTensor:
+    """The band of a ball as the decoder gives it: whole latent cells, values in -1..1, no voxels elsewhere."""
+    cell = stage.vae.upsampling
+    field = ball(stage.resolution, 0.35 * stage.resolution) / cell
+    cells = (field.abs() < 1).nonzero().div(cell, rounding_mode="floor").unique(dim=0)
+    coords = (cells[:, None] * cell + torch.cartesian_prod(*[torch.arange(cell)] * 3)).reshape(-1, 3)
+    values = field[tuple(coords.unbind(1))].clamp(-1, 1)
+    return SparseTensor(values[:, None], torch.nn.functional.pad(coords, (1, 0)).int())
+
+
+@pytest.mark.parametrize("interior, parts", [("sign", 1), ("flood", 1), ("keep", 2)])
+@pytest.mark.parametrize("preset", [TINY_TWO, TINY_REFINED])
+def test_the_inside_of_a_band(preset, interior, parts):
+    stage = preset.sparse[1]
+    sdf = shell_of_voxels(stage)
+    mesh = extract_field(unrefined_field(sdf, stage, 0.1, interior), 0.1)
+    assert mesh.is_watertight() and mesh.volume > 0
+    assert (face_components(mesh)[0] > 1) == (parts > 1)
+    if interior == "keep":  # as the release: everything missing is 1
+        expected = extract_surface(sdf.coords[:, 1:], sdf.feats, stage.resolution, 0.1, outside=1.0)
+        np.testing.assert_array_equal(mesh.vertices, expected.vertices)
+
+
+def test_the_flood_fills_in_where_a_gap_would_let_it_in():
+    """A missing cell of a band without a refiner is closed before the flood comes."""
+    stage = TINY_TWO.sparse[1]
+    sdf = shell_of_voxels(stage)
+    cells = sdf.coords[:, 1:] // stage.vae.upsampling
+    kept = ~(cells == cells[len(cells) // 2]).all(1)
+    pierced = SparseTensor(sdf.feats[kept], sdf.coords[kept])
+    mesh = extract_field(unrefined_field(pierced, stage, 0.0, "flood"), 0.0)
+    assert face_components(mesh)[0] == 1 and mesh.is_watertight()
+    whole = extract_field(unrefined_field(sdf, stage, 0.0, "flood"), 0.0)
+    assert mesh.volume == pytest.approx(whole.volume, rel=0.02)

@@ -98,6 +98,7 @@ CHANGES = {
     "iso_level": 0.3,
     "faces": 80,
     "background": "none",
+    "interior": "keep",
     "remove_floaters": True,
     "remove_interior": False,
 }
