@@ -89,8 +89,8 @@ class GenerationOptions:
     )
     interior: Interior = option(
         "sign",
-        "What hides inside the shape. sign: the model tells inside from outside, if it has a network for that; flood: "
-        "what no path from outside reaches is filled; keep: nothing is removed, enclosed parts neither.",
+        "sign: the model says what is inside, if it has a network for it; flood: what no path from outside reaches is "
+        "filled; keep: nothing inside is removed.",
     )
     remove_floaters: bool = option(True, "Remove small loose pieces.")
     remove_interior: bool = option(True, "Remove parts that lie unseen inside others.")
