@@ -15,7 +15,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 1.5e-3, torch.bfloat16: 1e-2}
 
 
 @pytest.fixture(autouse=True)
-def with_kernels(monkeypatch):
+def many_programs(monkeypatch):
     monkeypatch.setattr(kernels, "ROWS_FORWARD", 3)  # several programs for a few rows
     monkeypatch.setattr(kernels, "ROWS_BACKWARD", 4)
 
