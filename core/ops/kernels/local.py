@@ -136,6 +136,7 @@ def _local_forward(
             query, k, v, blocks + entries, members + entries, cu_blocks, count, place, scale2,
             G, D, DP, BK, PRECISION,
         )  # fmt: skip
+        _, token, row, there = tile_rows(starts, stops, order, tile, g, tl.program_id(1) * JP, T, J, JP, G)
         if selected is not None:
             store_rows(selected, row, there, part, D, DP)
         if lse2_selected is not None:
@@ -148,6 +149,7 @@ def _local_forward(
         first = tl.load(cu_windows + segment)
         stop = tl.load(cu_windows + segment + 1)
         part, lse2 = _attend_window(query, k, v, order, first, stop, scale2, G, D, DP, BW, PRECISION)
+        _, token, row, there = tile_rows(starts, stops, order, tile, g, tl.program_id(1) * JP, T, J, JP, G)
         if window is not None:
             store_rows(window, row, there, part, D, DP)
         if lse2_window is not None:

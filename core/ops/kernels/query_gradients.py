@@ -119,6 +119,7 @@ def _query_gradients(
             query, grad, lse2, dot, k + g * D, v + g * D, blocks + entries, members + entries, cu_blocks, count,
             place, scale2, G, D, DP, BK, PRECISION,
         )  # fmt: skip
+        _, token, row, there = tile_rows(starts, stops, order, tile, g, tl.program_id(1) * JP, T, J, JP, G)
         total += _gated(part, gate, token, 1, there)
     if lse2_window is not None:
         segment = tl.load(segments + tile)
@@ -128,6 +129,7 @@ def _query_gradients(
         part = _through_range(
             query, grad, lse2, dot, k + g * D, v + g * D, order, first, stop, scale2, G, D, DP, BW, PRECISION
         )
+        _, token, row, there = tile_rows(starts, stops, order, tile, g, tl.program_id(1) * JP, T, J, JP, G)
         total += _gated(part, gate, token, 2, there)
     if lse2_coarse is not None:
         sample = tl.load(sample_of_tile + tile)
@@ -137,6 +139,7 @@ def _query_gradients(
         part = _through_range(
             query, grad, lse2, dot, kc + g * D, vc + g * D, None, first, stop, scale2, G, D, DP, BW, PRECISION
         )
+        _, token, row, there = tile_rows(starts, stops, order, tile, g, tl.program_id(1) * JP, T, J, JP, G)
         total += _gated(part, gate, token, 0, there)
     store_rows(dq, row, there, total * scale, D, DP)
 

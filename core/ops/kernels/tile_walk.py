@@ -38,7 +38,7 @@ def tile_shape(
     """Shape for q's dtype and head size: as large as registers hold without spilling."""
     channels, warp_groups = padded_channels(q), launch.capability(q.device)[0] == 9
     if q.dtype == torch.float32:  # no tensor cores
-        return TileShape(16, 32, 32, 4, 4, 2) if channels <= 32 else TileShape(16, 16, 16, 4, 8, 2)
+        return TileShape(16, 32, 32, 4, 4, 2) if channels <= 32 else TileShape(16, 16, 32, 4, 8, 2)
     if channels <= 64:
         return TileShape(64, 32, 64, 4, 4, 3 if warp_groups or channels <= 32 else 2)
     return TileShape(64, 32, 32, 4, 4, 2) if warp_groups and channels == 128 else TileShape(32, 32, 32, 4, 8, 2)
@@ -74,12 +74,13 @@ def tile_size(
 def tile_rows(starts, stops, order, tile, g, j0, T: tl.constexpr, J: tl.constexpr, JP: tl.constexpr, G: tl.constexpr):
     """Of each row: its place in the tile, its token, its (token, head) number in [N, H], and whether it exists.
 
-    The program has the heads ``j0 .. j0 + JP - 1`` of those that key head ``g`` serves.
+    The program has the heads ``j0 .. j0 + JP - 1`` of those that key head ``g`` serves. Asked again after a loop,
+    it looks anew (``volatile``): nothing of this takes registers during the loop.
     """
     r = tl.arange(0, T * JP)
     place = r // JP
     j = j0 + r % JP
-    position = tl.load(starts + tile) + place
+    position = tl.load(starts + tile, volatile=True) + place
     there = position < tl.load(stops + tile)
     token = position
     if order is not None:
