@@ -159,7 +159,8 @@ def test_backward_keeps_nothing_quadratic():
     assert kept < 3 * n * (2 * H * D + 2 * G * D + H + 8 * G)
 
 
-def test_report_says_why_torch_runs():
+def test_report_says_why_torch_runs(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     report = backend_report("cpu")
     assert [line.op for line in report] == list(OPS)
     assert all(line.backend is Backend.TORCH and "Triton" in line.reason for line in report)
