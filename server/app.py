@@ -14,7 +14,7 @@ from werkzeug.formparser import FormDataParser
 
 from core import __version__
 from core.errors import is_disk_full
-from server.api import events, files, jobs, system
+from server.api import events, files, jobs, presets, system
 from server.errors import ApiError, error_body
 from server.schemas import ErrorAnswer
 from server.service import Service
@@ -86,7 +86,7 @@ def create_app(parts: Service) -> App:
     )
     app.before_request(_check)
     app.after_request(_finish)
-    for blueprint in (system.public, system.api, jobs.api, events.api, files.api):
+    for blueprint in (system.public, system.api, jobs.api, events.api, files.api, presets.api):
         app.register_api(blueprint)
     app.register_blueprint(page)
     app.register_error_handler(ApiError, lambda error: _answer(error))

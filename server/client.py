@@ -24,7 +24,7 @@ from core.errors import InputError
 from core.files import replacing, telling_why
 from server.client_address import find_server
 from server.client_connection import Connection, Json
-from server.client_errors import Damaged, JobFailed, Refused, StillRunning, Unreachable
+from server.client_errors import Damaged, DownloadFailed, JobFailed, Refused, StillRunning, Unreachable
 from server.jobs.model import JobState
 
 FINISHED = frozenset(state.value for state in JobState if state.finished)
@@ -95,6 +95,44 @@ class Client:
             Refused: busy, if a job runs and ``wait`` is False.
         """
         return self._connection.json("POST", "/v1/unload", json={"wait": wait})["unloaded"]
+
+    # --- presets ---
+
+    def preset_download(self, preset: str) -> Json:
+        """What a download of the preset's weights would bring (``offer``), and how far it is.
+
+        Raises:
+            Refused: preset_not_found, preset_not_downloadable.
+        """
+        return self._connection.json("GET", _download_path(preset))
+
+    def download_preset(
+        self, preset: str, *, accept_license: bool, on_progress: Callable[[Json], object] | None = None
+    ) -> Json:
+        """Downloads the preset's weights to the server, or goes on with it, and waits for the end.
+
+        Args:
+            accept_license: that the licences in ``preset_download(preset)["offer"]`` are accepted.
+            on_progress: is told the download every half second.
+
+        Raises:
+            Refused: license_not_accepted, download_running. DownloadFailed: it failed or was cancelled.
+        """
+        download = self._connection.json("POST", _download_path(preset), json={"accept_license": accept_license})
+        while True:
+            if on_progress is not None:
+                on_progress(download)
+            if download["state"] != "running":
+                break
+            time.sleep(_POLL_S)
+            download = self.preset_download(preset)
+        if download["state"] != "succeeded":
+            raise DownloadFailed(download)
+        return download
+
+    def cancel_preset_download(self, preset: str) -> Json:
+        """Ends a download; what has come is kept."""
+        return self._connection.json("POST", f"{_download_path(preset)}/cancel")
 
     # --- jobs ---
 
@@ -268,6 +306,10 @@ class Client:
                 if not away or time.monotonic() > end:
                     raise
             time.sleep(_POLL_S)
+
+
+def _download_path(preset: str) -> str:
+    return f"/v1/presets/{quote(preset, safe='')}/download"
 
 
 def _job_path(job_id: str) -> str:

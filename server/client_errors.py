@@ -5,6 +5,7 @@ WrongService   something answers that is no S2 Mesh server
 WrongVersion   a server whose routes are of another version
 Refused        the server's own refusal: code, message, details and status of its answer
 JobFailed      the job ended without a mesh
+DownloadFailed the preset's weights did not come
 StillRunning   the time to wait is over and the job goes on
 Damaged        a file arrived otherwise than the server keeps it
 """
@@ -69,6 +70,16 @@ class JobFailed(ServerError):
         said = [error.get("message", "the job was cancelled on the server."), error.get("details", {}).get("advice")]
         super().__init__(" ".join(filter(None, said)))
         self.exit_status = 2 if self.code in _USERS_MISTAKES else 1
+
+
+class DownloadFailed(ServerError):
+    """A download of a preset failed or was cancelled; ``download`` is its last state."""
+
+    def __init__(self, download: dict[str, Any]) -> None:
+        error = download["error"] or {}
+        super().__init__(error.get("message") or f"the download of {download['preset']} was cancelled; start it again.")
+        self.download = download
+        self.code = error.get("code") or download["state"]
 
 
 class StillRunning(ServerError):

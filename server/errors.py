@@ -15,6 +15,7 @@ CODES: dict[str, tuple[HTTPStatus, str]] = {
     "origin_not_allowed": (HTTPStatus.FORBIDDEN, "The request comes from a web page of another origin."),
     "not_found": (HTTPStatus.NOT_FOUND, "There is no such route."),
     "job_not_found": (HTTPStatus.NOT_FOUND, "No job has this id; it may have been deleted or outlived."),
+    "preset_not_found": (HTTPStatus.NOT_FOUND, "There is no preset of this name; the message lists those there are."),
     "artifact_not_found": (HTTPStatus.NOT_FOUND, "The job has no such file; the message lists those it has."),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "The route knows other methods; see the Allow header."),
     "request_timeout": (HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time."),
@@ -22,6 +23,7 @@ CODES: dict[str, tuple[HTTPStatus, str]] = {
     "job_not_finished": (HTTPStatus.CONFLICT, "The file does not exist yet; wait for the job's end."),
     "idempotency_conflict": (HTTPStatus.CONFLICT, "The Idempotency-Key was used with another picture or options."),
     "busy": (HTTPStatus.CONFLICT, 'A job is running; cancel it, or send {"wait": true}.'),
+    "download_running": (HTTPStatus.CONFLICT, "Another preset is being downloaded; wait for its end, or cancel it."),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than `limits.body_bytes`."),
     "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type is not the one wanted."),
     "range_not_satisfiable": (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The file is shorter than the range."),
@@ -32,6 +34,11 @@ CODES: dict[str, tuple[HTTPStatus, str]] = {
     "option_wrong_type": (HTTPStatus.UNPROCESSABLE_ENTITY, "The value is of another type than `details.type`."),
     "option_not_allowed": (HTTPStatus.UNPROCESSABLE_ENTITY, "The value is none of `details.choices`."),
     "preset_not_installed": (HTTPStatus.UNPROCESSABLE_ENTITY, "The preset's weights are not on this server."),
+    "preset_not_downloadable": (HTTPStatus.UNPROCESSABLE_ENTITY, "The preset's weights are part of S2 Mesh."),
+    "license_not_accepted": (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        'Read the licences in `details`; send {"accept_license": true} if you accept them.',
+    ),
     "invalid_parameter": (HTTPStatus.UNPROCESSABLE_ENTITY, "A part of the address or a header cannot be used."),
     "queue_full": (HTTPStatus.TOO_MANY_REQUESTS, "Too many jobs wait; try again after `Retry-After` seconds."),
     "headers_too_large": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too long."),
@@ -59,6 +66,16 @@ FAILURES: dict[str, str] = {
     "worker_garbled": "The worker wrote what is no message and was replaced.",
     "interrupted_twice": "The server ended twice while the job ran; it is not tried again.",
     "internal": "Our mistake; the server's log has the traceback.",
+}
+
+# Codes of a download that failed (`error` of a download).
+DOWNLOAD_FAILURES: dict[str, str] = {
+    "hub_failed": "The hub cannot be reached, refuses, or sent something damaged; the message says what to do.",
+    "weights_unusable": "The files are damaged, or not what they were at the first download.",
+    "disk_full": "There is too little room; what has come is kept.",
+    "folder_busy": "Another process of this machine downloads, converts or removes weights; wait for its end.",
+    "download_died": "The process that downloads was killed; start it again, it goes on where it stopped.",
+    "internal": "Our mistake; the server's log has the cause.",
 }
 
 

@@ -174,6 +174,16 @@ class CreateForm(Request):
     options: Annotated[JobOptions | None, WrapValidator(lambda value, check: None)] = Field(None, description="JSON.")
 
 
+class PresetPath(Request):
+    preset: str = Field(description="Name of a preset, as in capabilities.")
+
+
+class DownloadBody(Request):
+    model_config = ConfigDict(strict=True)
+
+    accept_license: bool = Field(description="That the licences of all that will come are accepted.")
+
+
 class UnloadBody(Request):
     model_config = ConfigDict(strict=True, openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
 
@@ -250,6 +260,35 @@ class JobAnswer(BaseModel):
 class JobsAnswer(BaseModel):
     jobs: list[JobAnswer]
     next: int | None = Field(description="`before` of the next page.")
+
+
+class SourceAnswer(BaseModel):
+    title: str
+    license: str
+    bytes: int = Field(description="About.")
+    page: str
+
+
+class OfferAnswer(BaseModel):
+    bytes: int = Field(description="To download, about.")
+    disk_bytes: int = Field(description="Needed on the disk while it is installed, about.")
+    sources: list[SourceAnswer]
+
+
+class DownloadAnswer(BaseModel):
+    preset: str
+    state: Literal["none", "running", "succeeded", "failed", "cancelled"]
+    installed: bool
+    kept_bytes: int = Field(description="Of files that have come, and need not come again.")
+    offer: OfferAnswer
+    started_at: str | None
+    finished_at: str | None
+    cancelling: bool
+    stage: Literal["check", "download", "convert"] | None
+    file: str | None
+    done: int | None = Field(description="Bytes of all files, or networks, in this stage.")
+    total: int | None
+    error: ErrorBody | None
 
 
 class HealthAnswer(BaseModel):

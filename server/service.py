@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from flask import current_app
 
+from server.downloads import Downloads
 from server.errors import ApiError
 from server.jobs.files import JobFiles
 from server.jobs.model import Job, is_id
@@ -25,11 +26,13 @@ class Service:
     files: JobFiles
     supervisor: Supervisor
     gate: Gate
+    downloads: Downloads = field(init=False)
     uploads: threading.Semaphore = field(init=False)
     streams: threading.Semaphore = field(init=False)
     keyed: threading.Lock = field(init=False, default_factory=threading.Lock)  # held to add a job with a key
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "downloads", Downloads(self.settings))
         object.__setattr__(self, "uploads", threading.Semaphore(self.settings.limits.uploads))
         object.__setattr__(self, "streams", threading.Semaphore(self.settings.limits.event_streams))
 

@@ -64,5 +64,6 @@ class ServerSettings:
     preset: str = "starter"  # of jobs that name none
     grace_s: float = 60.0  # from SIGTERM to the end of the running job, which is then run again at the next start
     parent_pid: int | None = None  # leave when this process ends
+    models_command: tuple[str, ...] = ()  # what downloads presets; empty: this Python with `s2mesh models`
     limits: Limits = field(default_factory=Limits)
     worker: WorkerSettings = field(default_factory=WorkerSettings)

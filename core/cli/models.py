@@ -1,7 +1,6 @@
 """``s2mesh models``: list, download, convert, verify and remove the weights of presets."""
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.download import Plan, plan_from_folder, plan_from_hub
-from core.checkpoints.install import Standing, install, removable, remove, standing, standings, verify
+from core.checkpoints.install import install, remove, verify
 from core.checkpoints.installed import default_models_dir
+from core.checkpoints.standing import Standing, removable, standing, standings, with_companions
 from core.cli.errors import describe, run_reporting
 from core.cli.models_progress import shown
 from core.config.releases import MATTING, RELEASES, Release, get_release
@@ -110,7 +110,8 @@ def _download(arguments: argparse.Namespace, models_dir: Path) -> int:
     if arguments.attended:
         threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        for name in _wanted(arguments, models_dir):
+        alone = arguments.no_matting or arguments.folder
+        for name in arguments.names if alone else with_companions(arguments.names, models_dir):
             _download_one(get_release(name), arguments, models_dir)
     except Exception as error:
         if arguments.json:
@@ -119,19 +120,6 @@ def _download(arguments: argparse.Namespace, models_dir: Path) -> int:
             print(json.dumps(failed | {"status": status}), flush=True)
         raise
     return 0
-
-
-def _wanted(arguments: argparse.Namespace, models_dir: Path) -> list[str]:
-    """The names given, and the matting model with a preset where it can be run."""
-    names = list(dict.fromkeys(arguments.names))
-    presets = [name for name in names if get_release(name).is_preset]
-    along = presets and not arguments.no_matting and not arguments.folder and MATTING in RELEASES
-    if along and MATTING not in names and not standing(MATTING, models_dir).installed:
-        if importlib.util.find_spec("onnxruntime") is not None:
-            names.append(MATTING)
-        elif not arguments.json:
-            print(f"{MATTING} is not fetched along: onnxruntime is not installed (s2mesh[matting]).", file=sys.stderr)
-    return names
 
 
 def _download_one(release: Release, arguments: argparse.Namespace, models_dir: Path) -> None:
@@ -182,7 +170,7 @@ def _agreed(question: str) -> bool:
 
 def _end_with_input() -> None:
     """Ends the process with its parent; what has come so far stays and is continued."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin: a thread that waits in it keeps Python from ending
         pass
     os._exit(1)
 

@@ -154,7 +154,10 @@ def _check_installed(preset: str) -> None:
     models_dir = service().settings.worker.models_dir
     folder = find_preset_folder(PRESETS[preset], models_dir)
     if missing_networks(PRESETS[preset], folder):
-        message = f"the weights of preset {preset!r} are not on the server. See `s2mesh convert --help` there."
+        message = (
+            f"the weights of preset {preset!r} are not on the server. Download them on its page, or there with "
+            f"`s2mesh models download {preset}`."
+        )
         raise ApiError("preset_not_installed", message, field="preset")
 
 

@@ -99,6 +99,7 @@ def _preset(preset: ModelPreset) -> dict[str, Any]:
         "bytes": size,
         "license": preset.license,
         "source": preset.source,
+        "download": None if preset.bundled else service().downloads.offer(preset.name),
         "resolutions": [{"resolution": stage.resolution, "memory_gb": stage.memory_gb} for stage in preset.sparse],
         "stages": job_stages(preset),
     }

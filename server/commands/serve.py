@@ -170,6 +170,7 @@ def _run(settings: ServerSettings, folder: DataDir, bound: socket.socket, token:
     try:
         _wait_for_the_end(settings, supervisor)
     finally:
+        parts.downloads.stop()
         supervisor.stop()
         store.bus.close()
         http.close()

@@ -19,9 +19,9 @@ from server.api import jobs
 from server.app import create_app
 from server.client import Client
 from server.commands import serve
-from server.errors import CODES, FAILURES
+from server.errors import CODES, DOWNLOAD_FAILURES, FAILURES
 from server.jobs.model import ARTIFACTS, TRANSITIONS, JobState
-from server.schemas import JobAnswer, job_option_table
+from server.schemas import DownloadAnswer, JobAnswer, job_option_table
 from server.security import Gate
 from server.service import Service
 from server.settings import Limits, ServerSettings
@@ -83,6 +83,16 @@ def test_every_error_code_with_its_status():
 
 def test_every_code_of_a_failed_job():
     assert_table("Failed jobs", [[f"`{code}`", text] for code, text in FAILURES.items()])
+
+
+def test_every_code_of_a_failed_download():
+    assert_table("Failed downloads", [[f"`{code}`", text] for code, text in DOWNLOAD_FAILURES.items()])
+
+
+def test_the_example_of_a_download_is_one():
+    download = json.loads(next(text for text in blocks("json") if '"accept' not in text and '"offer"' in text))
+    assert list(download) == list(DownloadAnswer.model_fields)
+    DownloadAnswer.model_validate(download)
 
 
 def test_every_state_and_what_may_follow():

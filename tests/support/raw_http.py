@@ -108,10 +108,10 @@ def send_job(server: LiveServer, body: bytes, *further: str, content_type: str =
 
 
 def documented_routes(server: LiveServer) -> list[tuple[str, str]]:
-    """(method, path) of every operation of the document, with an id and a name where they belong."""
+    """(method, path) of every operation of the document, with ids and names where they belong."""
     paths = server.get("/v1/openapi.json").json()["paths"]
     return [
-        (method.upper(), path.format(job_id="0" * 32, name="mesh.glb"))
+        (method.upper(), path.format(job_id="0" * 32, name="mesh.glb", preset="none"))
         for path, operations in paths.items()
         for method in operations
     ]

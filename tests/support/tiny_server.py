@@ -3,7 +3,7 @@
     python tests/support/tiny_server.py SETTINGS [--parent-pid PID]
 
 SETTINGS is JSON: fields of ServerSettings, with `limits` and `worker` as objects; `no_room` limits the size of files
-that the web process may write, as a full disk would.
+that the web process may write, as a full disk would; `tiny_release` adds a preset that can be downloaded.
 """
 
 import json
@@ -30,6 +30,11 @@ def main() -> int:
     given = json.loads(sys.argv[1])
     if "--parent-pid" in sys.argv:
         given["parent_pid"] = int(sys.argv[sys.argv.index("--parent-pid") + 1])
+    if given.pop("tiny_release", False):
+        from tests.support import tiny_release
+
+        tiny_release.know_release()
+        given["models_command"] = (sys.executable, tiny_release.__file__)
     if room := given.pop("no_room", None):
         import resource
 

@@ -11,8 +11,9 @@ import huggingface_hub.file_download
 import pytest
 
 from core.checkpoints.download import check_room, gather, plan_from_folder, plan_from_hub
-from core.checkpoints.install import install, removable, remove, standing, verify
+from core.checkpoints.install import install, remove, verify
 from core.checkpoints.ledger import Ledger
+from core.checkpoints.standing import removable, standing, with_companions
 from core.config import releases
 from core.config.releases import Release, Source
 from core.errors import CheckpointError, ConfigError, DiskFullError, DownloadError
@@ -264,3 +265,19 @@ def test_a_damaged_record_is_told(tmp_path, content):
     (tmp_path / "downloads.json").write_text(content)
     with pytest.raises(CheckpointError, match="downloads.json"):
         Ledger(tmp_path)
+
+
+def test_what_comes_along_with_a_preset(tmp_path, monkeypatch):
+    found = {"onnxruntime": object()}
+    monkeypatch.setattr("core.checkpoints.standing.importlib.util.find_spec", found.get)
+    preset, matting = "direct3d-s2-v1.1", releases.MATTING
+    assert with_companions([preset, preset], tmp_path) == [preset, matting]
+    assert with_companions([matting], tmp_path) == [matting]
+    (tmp_path / matting).mkdir()
+    (tmp_path / matting / "model.onnx").touch()
+    assert with_companions([preset], tmp_path) == [preset]
+    (tmp_path / matting / "model.onnx").unlink()
+    found.clear()
+    assert with_companions([preset], tmp_path) == [preset]
+    with pytest.raises(ConfigError, match="'starter' cannot be downloaded. Known: direct3d-s2-v1.1"):
+        with_companions(["starter"], tmp_path)
