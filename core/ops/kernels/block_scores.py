@@ -65,11 +65,13 @@ def score_shape(q: Tensor, num_blocks: int) -> ScoreShape:
     """Tile of q's dtype and head size: half precision has tensor cores, float32 must do without."""
     channels = max(16, launch.next_power_of_2(q.shape[2]))
     if q.dtype == torch.float32:
-        return ScoreShape(32, 32, 4, 2 if channels <= 128 else 1)
-    if channels <= 64:
+        return ScoreShape(32, 32, 4, 2) if channels <= 64 else ScoreShape(16, 32, 8, 1)
+    if channels <= 32:
         wide = launch.cdiv(num_blocks, 128) * 128 * 7 <= launch.cdiv(num_blocks, 64) * 64 * 8  # at most 1/7 for nothing
         return ScoreShape(64, 128 if wide else 64, 4, 3)
-    return ScoreShape(64, 64, 4, 2)
+    if channels <= 128:
+        return ScoreShape(64, 64, 4, 3 if channels == 64 else 2)
+    return ScoreShape(64, 64, 8, 2)
 
 
 def block_scores(

@@ -3,6 +3,7 @@
 import torch
 
 from core.ops.kernels.block_scores import CellSlots, block_scores
+from tests.core.ops.kernels.offline_compressed import GENERAL
 
 
 def shipped() -> None:
@@ -16,12 +17,9 @@ def narrow() -> None:
 
 
 def general() -> None:
-    """Head sizes that need padding, the largest ones, and float32."""
-    _call(6, 2, 40, 300, torch.float16)
-    _call(8, 8, 128, 300, torch.float16)
-    _call(8, 8, 256, 300, torch.bfloat16)
-    _call(6, 2, 32, 300, torch.float32)
-    _call(8, 2, 256, 300, torch.float32)
+    """Every other kind of shape."""
+    for heads, groups, channels, dtype in GENERAL:
+        _call(heads, groups, channels, 300, dtype)
 
 
 def _call(heads: int, groups: int, channels: int, blocks: int, dtype: torch.dtype) -> None:
