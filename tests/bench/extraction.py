@@ -1,25 +1,29 @@
-"""Sparse against dense surface extraction: time and peak memory of each, in a process of its own.
+"""Surfaces, the flood and the hand-over of sparse fields against their dense definitions.
 
-    python tests/bench/extraction.py [--resolution 1024] [--band 4] [--json]
+    python -m tests.bench.extraction [--resolution 1024] [--case surface] [--quick] [--json] [--device cuda]
 
-The field is a sphere of radius 0.8 of the half side. The sparse side gets the voxels nearer than ``band`` steps to it,
-as the decoder gives them; the dense side gets the whole grid and scikit-image's marching cubes. Time is
-the extraction alone. Memory is the peak of the whole process, input and interpreter included, on both sides.
-Prints both and the ratios sparse / dense; the goal is a tenth of the memory and no more time.
+The field is a ball of radius 0.8 of the half side in a band of ``--band`` voxels to each side, in whole cells of 8
+voxels for the flood, as a decoder gives it. ``surface``: the band's surface, and scikit-image's of the whole grid.
+``far``: the same with a far field of half the resolution, as the sign refiner leaves it. ``flood``: what is inside, and
+labels of the whole grid. ``hand-over``: the surface of half the resolution to latent cells, and the distance of every
+voxel of a grid (at a quarter of the resolution on both sides; ``hand-over-full``: ours alone at the resolution).
+``decimate``: the surface of a quarter of the resolution to 5 %, in rounds, and in one step.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 
+from tests.bench.parts import apart
+
 # R grid side, N voxels in the band
 
-RADIUS = 0.8
+RADIUS, CELL = 0.8, 8
+
+
+def side_of(options: argparse.Namespace) -> int:
+    return 64 if options.quick else options.resolution
 
 
 def slabs(resolution: int, band: float):
@@ -31,10 +35,10 @@ def slabs(resolution: int, band: float):
         yield np.clip((np.sqrt(plane + axis[x]) - np.float32(radius)) / np.float32(band), -1, 1)
 
 
-def sparse_field(resolution: int, band: float, index_type: str, value_type: str) -> tuple[np.ndarray, np.ndarray]:
-    """coords [N, 3] and values [N], in x, y, z order, made slab by slab into arrays of their final size."""
+def sparse_field(resolution: int, band: float) -> tuple[np.ndarray, np.ndarray]:
+    """coords [N, 3] int32 and values [N] float32, in x, y, z order, made into arrays of their final size."""
     num = sum(int((np.abs(slab) < 1).sum()) for slab in slabs(resolution, band))
-    coords, values, end = np.empty((num, 3), index_type), np.empty(num, value_type), 0
+    coords, values, end = np.empty((num, 3), np.int32), np.empty(num, np.float32), 0
     for x, slab in enumerate(slabs(resolution, band)):
         y, z = np.nonzero(np.abs(slab) < 1)
         rows = slice(end, end + len(y))
@@ -50,62 +54,188 @@ def dense_field(resolution: int, band: float) -> np.ndarray:  # [R, R, R] float3
     return volume
 
 
-def measure_here(side: str, options: argparse.Namespace) -> dict:
-    """Runs one side in this process; meant for a fresh one."""
-    import resource
+def cell_field(resolution: int, band: float):
+    """The band in whole cells, as tensors: coords [N, 3] int32 and values [N] float32."""
+    import torch
 
-    if side == "sparse":
-        from core.geometry.isosurface import extract_surface
+    held = np.zeros((resolution // CELL,) * 3, bool)
+    for x, slab in enumerate(slabs(resolution, band)):
+        near = (np.abs(slab) < 1).reshape(resolution // CELL, CELL, resolution // CELL, CELL)
+        held[x // CELL] |= near.any((1, 3))
+    inside = np.argwhere(np.ones((CELL,) * 3)).astype(np.int32)
+    coords = (np.argwhere(held).astype(np.int32)[:, None] * CELL + inside).reshape(-1, 3)
+    center, values = (resolution - 1) / 2, np.empty(len(coords), np.float32)
+    for start in range(0, len(coords), 1 << 20):
+        part = coords[start : start + (1 << 20)] - center
+        values[start : start + (1 << 20)] = (np.linalg.norm(part, axis=1) - RADIUS * resolution / 2) / band
+    return torch.from_numpy(coords), torch.from_numpy(values).clamp_(-1, 1)
 
-        field = sparse_field(options.resolution, options.band, options.index_type, options.value_type)
-        start = time.perf_counter()
-        mesh = extract_surface(*field, options.resolution)
-        seconds, vertices, faces = time.perf_counter() - start, mesh.num_vertices, mesh.num_faces
-    else:
-        from skimage.measure import marching_cubes
 
-        volume = dense_field(options.resolution, options.band)
-        start = time.perf_counter()
-        found = marching_cubes(volume, 0.0, method="lewiner")
-        seconds, vertices, faces = time.perf_counter() - start, len(found[0]), len(found[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"seconds": seconds, "peak_bytes": peak, "vertices": vertices, "faces": faces}
+def scikit(volume: np.ndarray) -> int:
+    from skimage.measure import marching_cubes
+
+    return len(marching_cubes(volume, 0.0, method="lewiner")[1])
+
+
+def surface_ours(options):
+    import torch
+
+    from core.geometry.isosurface import extract_surface
+
+    def prepare():
+        field = [torch.from_numpy(x).to(options.device) for x in sparse_field(side_of(options), options.band)]
+        return lambda: extract_surface(*field, side_of(options)).num_faces
+
+    return prepare
+
+
+def surface_dense(options):
+    import skimage.measure  # noqa: F401, loaded before memory is measured
+
+    def prepare():
+        volume = dense_field(side_of(options), options.band)
+        return lambda: scikit(volume)
+
+    return prepare
+
+
+def far_ours(options):
+    import torch
+
+    from core.geometry.isosurface import extract_field
+    from core.sparse.refined_field import FarField, RefinedField
+
+    def prepare():
+        resolution = side_of(options)
+        coords, values = (torch.from_numpy(x).to(options.device) for x in sparse_field(resolution, options.band))
+        outside = torch.from_numpy(np.stack(list(slabs(resolution // 2, 1.0))) > 0).to(options.device)
+        return lambda: extract_field(RefinedField(coords, values, resolution, FarField(outside, 2))).num_faces
+
+    return prepare
+
+
+def far_dense(options):
+    import skimage.measure  # noqa: F401
+
+    def prepare():
+        resolution = side_of(options)
+        band = sparse_field(resolution, options.band)
+        outside = np.stack(list(slabs(resolution // 2, 1.0))) > 0
+
+        def work():
+            volume = np.empty((resolution,) * 3, np.float32)
+            for x in range(resolution):
+                volume[x] = np.where(outside[x // 2], 1.0, -1.0).repeat(2, 0).repeat(2, 1)
+            volume[tuple(band[0].T)] = band[1]
+            return scikit(volume)
+
+        return work
+
+    return prepare
+
+
+def flood_ours(options):
+    import scipy.ndimage  # noqa: F401
+
+    from core.geometry.interior import flood_outside
+
+    def prepare():
+        coords, values = (x.to(options.device) for x in cell_field(side_of(options), options.band))
+        return lambda: float((~flood_outside(coords, values, side_of(options), CELL).far.outside).sum())
+
+    return prepare
+
+
+def flood_dense(options):
+    from scipy.ndimage import label
+
+    def prepare():
+        coords, values = (x.numpy() for x in cell_field(side_of(options), options.band))
+
+        def work():
+            passable = np.ones((side_of(options) + 2,) * 3, bool)
+            passable[tuple(coords.T + 1)] = values > 0
+            labels = label(passable)[0]
+            reached = (labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+            cells = side_of(options) // CELL
+            return float((~reached.reshape(cells, CELL, cells, CELL, cells, CELL).any((1, 3, 5))).sum())
+
+        return work
+
+    return prepare
+
+
+def ball_mesh(resolution: int, band: float):
+    from core.geometry.isosurface import extract_surface
+
+    return extract_surface(*sparse_field(resolution, band), resolution).normalised(1.9)
+
+
+def hand_over_ours(options, divisor=4):
+    from core.geometry.voxelize import latent_coords
+
+    def prepare():
+        size = side_of(options) // divisor
+        mesh = ball_mesh(side_of(options) // 2, options.band)
+        return lambda: len(latent_coords(mesh, size, CELL, device=options.device))
+
+    return prepare
+
+
+def hand_over_dense(options):
+    from core.geometry.distance import SurfaceDistance
+    from core.geometry.mesh import Mesh
+
+    def prepare():
+        size = side_of(options) // 4
+        mesh = ball_mesh(side_of(options) // 2, options.band)
+
+        def work():
+            axis = np.arange(size) / (size - 1) - 0.5
+            point = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+            distance = SurfaceDistance(Mesh(mesh.vertices / 2, mesh.faces)).unsigned(point)
+            near = np.argwhere((distance < 4 / size).reshape((size,) * 3))
+            return len(np.unique(near // CELL, axis=0))
+
+        return work
+
+    return prepare
+
+
+def decimate(options, in_rounds: bool):
+    import fast_simplification
+
+    from core.geometry.simplify import simplify
+
+    def prepare():
+        mesh = ball_mesh(max(side_of(options) // 4, 32), options.band)
+        target = mesh.num_faces // 20
+        if in_rounds:
+            return lambda: simplify(mesh, target).num_faces
+        return lambda: len(fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=target, agg=5.0)[1])
+
+    return prepare
+
+
+CASES: apart.Cases = {
+    "surface": {"sparse": surface_ours, "dense": surface_dense},
+    "far": {"sparse": far_ours, "dense": far_dense},
+    "flood": {"sparse": flood_ours, "dense": flood_dense},
+    "hand-over": {"sparse": hand_over_ours, "dense": hand_over_dense},
+    "hand-over-full": {"sparse": lambda options: hand_over_ours(options, 1)},
+    "decimate": {
+        "rounds": lambda options: decimate(options, True),
+        "one step": lambda options: decimate(options, False),
+    },
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--band", type=float, default=4.0, help="voxels on each side of the surface")
-    parser.add_argument("--index-type", default="int32", help="of the voxel coordinates")
-    parser.add_argument("--value-type", default="float32", help="of the distances")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--side", choices=("sparse", "dense"), help="measure one side in this process")
-    options = parser.parse_args(argv)
-    if options.side:
-        print(json.dumps(measure_here(options.side, options)))
-        return 0
-    result = {"resolution": options.resolution, "band": options.band}
-    passed_on = [f"--{name}={getattr(options, name.replace('-', '_'))}" for name in _PASSED]
-    for side in ("sparse", "dense"):
-        command = [sys.executable, str(Path(__file__)), "--side", side, *passed_on]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
-        result[side] = json.loads(done.stdout)
-    result["time_ratio"] = result["sparse"]["seconds"] / result["dense"]["seconds"]
-    result["memory_ratio"] = result["sparse"]["peak_bytes"] / result["dense"]["peak_bytes"]
-    if options.json:
-        print(json.dumps(result))
-        return 0
-    for side in ("sparse", "dense"):
-        row = result[side]
-        print(f"{side:7} {row['seconds']:7.2f} s {row['peak_bytes'] / 1e6:8.0f} MB {row['faces']:9d} faces")
-    print(f"ratio   {result['time_ratio']:7.2f}   {result['memory_ratio']:8.3f}")
-    return 0
+    return apart.main("tests.bench.extraction", CASES, parser, argv)
 
-
-_PASSED = ("resolution", "band", "index-type", "value-type")
-_ROOT = Path(__file__).resolve().parents[2]
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(_ROOT))
     sys.exit(main())
