@@ -25,8 +25,8 @@ from core.ops.kernels.compressed import has_warp_group_products, padded_channels
 from core.ops.tiles import Tiles, make_tiles
 
 PROGRAMS = 2048  # aimed at: fills the largest GPU several times; parts of 128 cells then take 64 MiB at 64 channels
-LEAST_TOKENS = 256  # of a chunk: shorter ones spend their time on starting and on parts
-ELEMENTS = 1024  # of a program that adds parts
+LEAST_TOKENS = 64  # of a chunk: shorter ones spend their time on starting and on parts
+ELEMENTS, AT_ONCE = 256, 16  # of a program that adds parts: values, and parts that are on their way together
 
 
 class BackwardShape(NamedTuple):
@@ -161,6 +161,7 @@ def compressed_key_gradients(
             CHANNELS=channels,
             KEYS=shape.keys,
             ELEMENTS=ELEMENTS,
+            AT_ONCE=AT_ONCE,
         )
     return result[0], result[1]
 
@@ -301,6 +302,7 @@ def _add_parts(
     CHANNELS: tl.constexpr,
     KEYS: tl.constexpr,
     ELEMENTS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
 ):
     SIZE: tl.constexpr = GROUPS * 2 * KEYS * CHANNELS
     tile, group, of_value = tl.program_id(0), tl.program_id(1) // 2, tl.program_id(1) % 2
@@ -308,11 +310,14 @@ def _add_parts(
     key, channel = element // CHANNELS, element % CHANNELS
     first_cell = tl.load(first_cells + tile)
     real = key < tl.load(last_cells + tile) - first_cell
-    item, end = tl.load(cu_items + tile), tl.load(cu_items + tile + 1)
-    at = parts + item.to(tl.int64) * SIZE + tl.program_id(1) * (KEYS * CHANNELS) + element
-    total = tl.zeros((ELEMENTS,), tl.float32)
-    for _ in tl.range(item, end):
-        total += tl.load(at, mask=real, other=0.0)
-        at += SIZE
+    first_item = tl.load(cu_items + tile)
+    count = tl.load(cu_items + tile + 1) - first_item
+    at = parts + first_item.to(tl.int64) * SIZE + tl.program_id(1) * (KEYS * CHANNELS) + element
+    total = tl.zeros((AT_ONCE, ELEMENTS), tl.float32)
+    for start in tl.range(0, count, AT_ONCE):
+        item = start + tl.arange(0, AT_ONCE)
+        here = (item < count)[:, None] & real[None, :]
+        total += tl.load(at[None, :] + item.to(tl.int64)[:, None] * SIZE, mask=here, other=0.0)
+    total = tl.sum(total, 0)
     to = out + of_value.to(tl.int64) * value_offset
     tl.store(to + ((first_cell + key).to(tl.int64) * GROUPS + group) * CHANNELS + channel, total, mask=real)
