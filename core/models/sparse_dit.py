@@ -3,6 +3,8 @@
 Letters: N voxels, B samples, b of them with a condition, C latent channels, W width, L image tokens.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from core.nn.initialize import initialize_transformer
 from core.nn.modulation import AdaLNModulation
 from core.nn.sparse_blocks import SparseModulatedCrossBlock
 from core.nn.ssa import block_plan
+from core.ops.kept_blocks import KeptBlocks
 from core.sparse.tensor import SparseTensor
 
 
@@ -51,7 +54,14 @@ class SparseDiT(nn.Module):
         self.out_layer = nn.Linear(width, config.out_channels)
         initialize_transformer(self)
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | SparseTensor) -> SparseTensor:
+    def forward(
+        self,
+        x: SparseTensor,
+        t: Tensor,
+        cond: Tensor | SparseTensor,
+        kept: Sequence[KeptBlocks] | None = None,
+        choose: bool = True,
+    ) -> SparseTensor:
         """Predict at time ``t``.
 
         Args:
@@ -60,6 +70,8 @@ class SparseDiT(nn.Module):
             cond: image tokens [b, L, cond channels] of the first b samples. The others have none: the same as tokens
                 of zeros (the unconditional branch), without the work. With ``sparse_conditions`` a sparse tensor,
                 at least one token a sample.
+            kept: where each layer puts the blocks that its tokens attend to; for inference.
+            choose: whether they are chosen anew; if not, those in ``kept`` are attended to.
 
         Returns:
             feats [N, out channels] on the voxels of ``x``, in the dtype of ``x``.
@@ -76,11 +88,11 @@ class SparseDiT(nn.Module):
         modulation, cond = self.t_embedder(t).to(dtype), self._condition(cond, dtype)
         if self.adaLN_modulation is not None:
             modulation = self.adaLN_modulation(modulation)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, modulation, cond, use_reentrant=False)
             else:
-                h = block(h, modulation, cond)
+                h = block(h, modulation, cond, None if kept is None else kept[i], choose)
         feats = F.layer_norm(h.feats.float(), h.feats.shape[-1:])
         return x.replace(self.out_layer(feats.to(dtype)).to(x.dtype))
 

@@ -16,6 +16,7 @@ from core.nn.mlp import FeedForward
 from core.nn.modulation import AdaLNModulation, Modulation
 from core.nn.norm import LayerNorm32
 from core.nn.ssa import SpatialSparseAttention
+from core.ops.kept_blocks import KeptBlocks
 from core.ops.modulated_norm import SampleRows, gated_residual, gated_residual_norm, modulated_norm
 from core.ops.ssa import window_attention
 from core.sparse.tensor import SparseTensor
@@ -151,13 +152,21 @@ class SparseModulatedCrossBlock(nn.Module):
         self.mlp = FeedForward(width, mlp_ratio)
         self.adaLN_modulation = None if shared_modulation else AdaLNModulation(width)
 
-    def forward(self, x: SparseTensor, modulation: Tensor | Modulation, cond: Tensor | SparseTensor) -> SparseTensor:
+    def forward(
+        self,
+        x: SparseTensor,
+        modulation: Tensor | Modulation,
+        cond: Tensor | SparseTensor,
+        kept: KeptBlocks | None = None,
+        choose: bool = True,
+    ) -> SparseTensor:
         """One block.
 
         Args:
             x: feats [N, C].
             modulation: timestep embedding [B, C], or the projected vectors with ``shared_modulation``.
             cond: [b, L, cond channels] of the first b samples, the others have none; or sparse tokens.
+            kept, choose: see ``core.nn.ssa.SpatialSparseAttention``.
 
         Returns:
             feats [N, C].
@@ -167,7 +176,7 @@ class SparseModulatedCrossBlock(nn.Module):
         by, samples = modulation, sample_rows(x)
         norm1, norm2, norm3 = self.norm1, self.norm2, self.norm3
         normed = modulated_norm(x.feats, by.shift_attention, by.scale_attention, samples=samples, eps=norm1.eps)
-        out = self.self_attn(x.replace(normed)).feats
+        out = self.self_attn(x.replace(normed), kept, choose).feats
         if isinstance(cond, Tensor) and cond.shape[0] == 0:  # one vector for all: nothing to normalise for it
             feats = gated_residual(x.feats, out, by.gate_attention, samples=samples)
             out = self.cross_attn(x, cond)

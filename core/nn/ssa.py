@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.config.models import SSAConfig
 from core.ops.block_plan import BlockPlan, make_block_plan
+from core.ops.kept_blocks import KeptBlocks
 from core.ops.ssa import spatial_sparse_attention
 from core.sparse.conv import SubmanifoldConv3d
 from core.sparse.layers import SparseGroupNorm, SparseSiLU
@@ -107,8 +108,8 @@ class SpatialSparseAttention(nn.Module):
         self.compression_value = compression(kv_width, side)
         self.gate = nn.Sequential(nn.Linear(width, 3, bias=False), nn.Sigmoid())
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        """feats [N, C] -> [N, C]."""
+    def forward(self, x: SparseTensor, kept: KeptBlocks | None = None, choose: bool = True) -> SparseTensor:
+        """feats [N, C] -> [N, C]. The choice of blocks is put into ``kept``, or with ``choose`` off taken from it."""
         config = self.config
         plan = block_plan(x, config.compression_block, config.selection_block)
         windows = window_plan(x, config.window, self.shift)
@@ -118,7 +119,9 @@ class SpatialSparseAttention(nn.Module):
         kc = self._heads(self.compression_key(x.replace(k.flatten(1) + place.to(k.dtype))).feats)  # [M, G, D]
         vc = self._heads(self.compression_value(x.replace(v.flatten(1))).feats)  # [M, G, D]
         gate = self.gate(x.feats)  # [N, 3]
-        mixed = spatial_sparse_attention(q, k, v, kc, vc, gate, plan, windows, config.selected_blocks)
+        mixed = spatial_sparse_attention(
+            q, k, v, kc, vc, gate, plan, windows, config.selected_blocks, kept=kept, choose=choose
+        )
         return x.replace(self.proj_o(mixed.flatten(1)))
 
     def _heads(self, feats: Tensor) -> Tensor:

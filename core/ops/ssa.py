@@ -14,6 +14,7 @@ from torch import Tensor
 from core.ops.attention import segment_attention
 from core.ops.backend import Backend, backend_for
 from core.ops.block_plan import BlockPlan, CellLayers, WindowPlan
+from core.ops.kept_blocks import KeptBlocks, blocks_of
 from core.ops.reference import ssa as reference
 
 SCORES_PER_STEP = {"cpu": 2**20}  # scores of tokens against cells alive at once
@@ -32,17 +33,24 @@ def spatial_sparse_attention(
     num_selected: int,
     *,
     deterministic: bool = True,
+    kept: KeptBlocks | None = None,
+    choose: bool = True,
 ) -> Tensor:
     """The three branches below and their sum weighted by ``gate``. Returns [N, H, D].
 
     With ``deterministic`` off, kernels may add up the gradients of keys and values in any order, which is faster.
+    ``kept`` receives the choice of blocks; with ``choose`` off it is what an earlier call left there, without a look at
+    the scores. Both without gradients only.
     """
+    assert choose or kept is not None, "without a choice of its own a layer needs a kept one"
+    assert kept is None or not torch.is_grad_enabled(), "choices of blocks are kept without gradients only"
     if backend_for("spatial_sparse_attention", q.device) is Backend.TRITON:
         return _kernels().spatial_sparse_attention(
-            q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic=deterministic
-        )
+            q, k, v, kc, vc, gate, plan, windows, num_selected,
+            deterministic=deterministic, kept=kept, choose=choose,
+        )  # fmt: skip
     coarse, lse = compressed_attention(q, kc, vc, plan)
-    chosen = select_blocks(q, kc, lse, plan, num_selected)
+    chosen = blocks_of(kept, choose, lambda: select_blocks(q, kc, lse, plan, num_selected))
     fine = selected_attention(q, k, v, chosen, plan)
     local = window_attention(q, k, v, windows)
     gate = gate[:, :, None, None]  # [N, 3, 1, 1]

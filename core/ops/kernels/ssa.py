@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from core.ops.block_plan import BlockPlan, WindowPlan
+from core.ops.kept_blocks import KeptBlocks, blocks_of
 from core.ops.kernels.compressed import compressed_forward, compressed_tile_size
 from core.ops.kernels.compressed_backward import compressed_key_gradients
 from core.ops.kernels.local import local_forward, local_tile_size
@@ -39,11 +40,14 @@ def spatial_sparse_attention(
     plan: BlockPlan,
     windows: WindowPlan,
     num_selected: int,
+    *,
     deterministic: bool,
+    kept: KeptBlocks | None = None,
+    choose: bool = True,
 ) -> Tensor:
     """See ``core.ops.ssa.spatial_sparse_attention``. Returns [N, H, D]."""
     q, k, v, kc, vc = _one_dtype(q, k, v, kc, vc)
-    return _Whole.apply(q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic)
+    return _Whole.apply(q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic, kept, choose)
 
 
 def compressed_attention(q: Tensor, kc: Tensor, vc: Tensor, plan: BlockPlan) -> tuple[Tensor, Tensor]:
@@ -113,11 +117,11 @@ class _Whole(torch.autograd.Function):
     """All branches and the gates. Keeps the three branches' results for the backward pass."""
 
     @staticmethod
-    def forward(ctx, q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic):
+    def forward(ctx, q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic, kept, choose):
         groups, training = k.shape[1], any(ctx.needs_input_grad)
         weights = gate.float().contiguous()
         coarse, lse_coarse = compressed_forward(q, kc, vc, sample_tiles(q, groups, plan), plan.cu_cells)
-        index = select(q, kc, lse_coarse, plan, num_selected)
+        index = blocks_of(kept, choose, lambda: select(q, kc, lse_coarse, plan, num_selected))
         tiles, order = window_tiles(q, groups, windows, selected=True)
         unions = tile_unions(index, tiles, order)
         local = local_forward(
@@ -180,7 +184,7 @@ class _Whole(torch.autograd.Function):
             deterministic=ctx.deterministic,
         )
         grads = (dq, dk.to(k.dtype), dv.to(v.dtype), dkc.to(kc.dtype), dvc.to(vc.dtype), grad_gate.to(gate.dtype))
-        return *grads, None, None, None, None
+        return *grads, *(None,) * 6
 
 
 class _Compressed(torch.autograd.Function):
