@@ -28,11 +28,21 @@ export class Api {
     this.json(`/v1/jobs?limit=${limit}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
   cancel = (id) => this.json(`/v1/jobs/${id}/cancel`, { method: "POST" });
   remove = (id) => this.fetch(`/v1/jobs/${id}`, { method: "DELETE" });
+  download = (preset) => this.json(`/v1/presets/${encodeURIComponent(preset)}/download`);
+  cancelDownload = (preset) =>
+    this.json(`/v1/presets/${encodeURIComponent(preset)}/download/cancel`, { method: "POST" });
   artifact = async (id, name) => (await this.fetch(`/v1/jobs/${id}/artifacts/${name}`)).blob();
 
   unload(wait) {
     const headers = { "Content-Type": "application/json" };
     return this.json("/v1/unload", { method: "POST", headers, body: JSON.stringify({ wait }) });
+  }
+
+  // Whoever calls this has shown the licences.
+  startDownload(preset) {
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify({ accept_license: true });
+    return this.json(`/v1/presets/${encodeURIComponent(preset)}/download`, { method: "POST", headers, body });
   }
 
   // `key` is the same for every try of one order, so that the server makes one job of them.

@@ -5,6 +5,7 @@ import { announce, byId, show } from "./dom.js";
 import { after, follow } from "./events.js";
 import { OptionsForm } from "./form.js";
 import { History } from "./history.js";
+import { Models } from "./models.js";
 import { PictureInput } from "./picture.js";
 import { showProgress } from "./progress.js";
 import { outcome, saveBlob, showResult } from "./result.js";
@@ -21,6 +22,7 @@ class App {
     this.api = new Api(token, (failure) => askForToken(failure.message));
     this.form = new OptionsForm(capabilities);
     this.picture = new PictureInput(capabilities.limits, (message) => this.problem(message));
+    this.models = new Models(this.api, capabilities, (now) => this.form.fillPresets(now));
     this.view = new StageView(this.api);
     this.server = new ServerLine(this.api, (message) => this.problem(message));
     this.history = new History(this.api, {

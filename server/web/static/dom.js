@@ -25,11 +25,13 @@ export function announce(text) {
   if (live.textContent !== text) live.textContent = text;
 }
 
-// Asks before something that cannot be undone. Escape and the first button mean no.
-export function confirmed(text, action) {
+// Asks before something that cannot be undone, or that takes much. Escape and the first button mean no.
+export function confirmed(text, { yes, no = "Keep", danger = false }) {
   const dialog = byId("confirm");
   byId("confirm-text").textContent = text;
-  byId("confirm-yes").textContent = action;
+  byId("confirm-yes").textContent = yes;
+  byId("confirm-yes").className = danger ? "danger" : "primary";
+  byId("confirm-no").textContent = no;
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {

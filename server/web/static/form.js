@@ -91,6 +91,18 @@ export class OptionsForm {
     return element("input", { ...attributes, type: "text", placeholder: emptyWords(option) });
   }
 
+  // After a model was installed; what is chosen stays chosen.
+  fillPresets(capabilities) {
+    this.capabilities = capabilities;
+    const control = byId("option-preset");
+    const wanted = control.value;
+    control.replaceChildren(
+      ...capabilities.presets.map((preset) => presetChoice(preset, capabilities.default_preset)),
+    );
+    control.value = wanted;
+    this.fillResolutions();
+  }
+
   fillResolutions() {
     const control = byId("option-resolution");
     if (!control) return;

@@ -159,7 +159,8 @@ export class History {
 
   async remove(id) {
     const job = this.find(id);
-    if (!job || !(await confirmed(`Delete ${job.title} and its files? This cannot be undone.`, "Delete"))) return;
+    const question = `Delete ${job?.title} and its files? This cannot be undone.`;
+    if (!job || !(await confirmed(question, { yes: "Delete", danger: true }))) return;
     try {
       await this.api.remove(id);
     } catch (error) {
