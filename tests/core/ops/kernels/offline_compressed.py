@@ -11,8 +11,6 @@ GENERAL = [  # heads, key heads, channels, dtype: what needs padding, the larges
     (8, 8, 128, torch.float16),
     (8, 2, 256, torch.bfloat16),
     (6, 2, 32, torch.float32),
-    (2, 2, 64, torch.float32),
-    (8, 2, 128, torch.float32),
     (8, 2, 256, torch.float32),
 ]
 
