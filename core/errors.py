@@ -4,8 +4,11 @@ Our own mistakes are ``assert`` or ordinary exceptions; these classes are for wh
 """
 
 import errno
+import sys
 
 _DISK_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+# What torch says in a plain RuntimeError where it has no class for it (host memory, Apple's GPU).
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "insufficient memory")
 
 
 class CoreError(Exception):
@@ -54,6 +57,21 @@ class DownloadError(CoreError):
 
 class GenerationCancelled(CoreError):
     """The caller cancelled the generation; nothing was written."""
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """True for every way in which numpy, torch and its devices say that memory ran out."""
+    if isinstance(error, MemoryError | DeviceMemoryError):
+        return True
+    torch = sys.modules.get("torch")  # absent: then torch cannot have raised it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
+
+
+def memory_cause(error: BaseException) -> str:
+    """The first sentence of an error that ``is_memory_error``, without its full stop; may be empty."""
+    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -103,27 +103,12 @@ def as_text(report: dict[str, Any]) -> str:
 
 def _memory(device: Any) -> dict[str, Any]:
     """Name and, where the system tells them, total and free memory in GB (1e9 bytes)."""
-    import torch
+    from core.pipeline.devices import device_memory, device_title
 
-    from core.pipeline.devices import device_title
-
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return {"name": device_title(device), "total_gb": total / 1e9, "free_gb": free / 1e9}
-    if device.type == "mps":  # shares the machine's memory; the system recommends a limit
-        total = torch.mps.recommended_max_memory()
-        return {
-            "name": device_title(device),
-            "total_gb": total / 1e9,
-            "free_gb": (total - torch.mps.driver_allocated_memory()) / 1e9,
-        }
-    name = device_title(device)
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (int(fields[key].split()[0]) * 1024 / 1e9 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):  # Windows and macOS say it elsewhere, and their users see it at a glance
-        return {"name": name}
-    return {"name": name, "total_gb": total, "free_gb": free}
+    memory = device_memory(device)
+    if memory is None:
+        return {"name": device_title(device)}
+    return {"name": device_title(device), "total_gb": memory[1] / 1e9, "free_gb": memory[0] / 1e9}
 
 
 def _works(device: Any) -> bool | str:

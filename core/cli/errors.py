@@ -11,13 +11,10 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from core.errors import CoreError, DeviceMemoryError, disk_full_error, is_disk_full
+from core.errors import CoreError, DeviceMemoryError, disk_full_error, is_disk_full, is_memory_error, memory_cause
 
 DEBUG_VARIABLE = "S2MESH_DEBUG"  # any value but "" and "0": print the traceback too
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-# What torch says in a plain RuntimeError where it has no class for it (host memory, Apple's GPU).
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "insufficient memory")
 
 
 def run_reporting(run: Callable[[], int | None]) -> int:
@@ -60,19 +57,9 @@ def describe(error: Exception) -> tuple[str, int]:
     )
 
 
-def is_memory_error(error: BaseException) -> bool:
-    """True for every way in which numpy, torch and its devices say that memory ran out."""
-    if isinstance(error, MemoryError | DeviceMemoryError):
-        return True
-    torch = sys.modules.get("torch")  # absent: then torch cannot have raised it
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
-
-
 def memory_error(error: BaseException) -> DeviceMemoryError:
     """The user's version of an out-of-memory error: the first sentence of the cause, and the remedies."""
-    cause = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+    cause = memory_cause(error)
     return DeviceMemoryError(
         f"out of memory{f' ({cause})' if cause else ''}. Close other programs, choose a smaller preset "
         "or resolution, or use another --device (cpu uses the machine's own memory)."

@@ -41,6 +41,37 @@ def device_title(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
+def device_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes that are free and that there are in all, of the machine where the device is its CPU; None: it is not told.
+
+    What this process holds without using it (torch keeps freed memory) counts as free.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
+    if device.type == "mps":  # shares the machine's memory; the system recommends a limit
+        total = torch.mps.recommended_max_memory()
+        return max(total - torch.mps.current_allocated_memory(), 0), total
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free, total = (int(rows[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    except (OSError, KeyError, ValueError):  # Windows and macOS say it elsewhere
+        return None
+    return _within_container(free, total)
+
+
+def _within_container(free: int, total: int) -> tuple[int, int]:
+    """The same where the process's group may use less than the machine has."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        rows = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        left = limit - used + int(rows["inactive_file"])  # what was read of files is given up when it is needed
+    except (OSError, KeyError, ValueError):  # no such group, or no limit
+        return free, total
+    return max(min(free, left), 0), min(total, limit)
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` to a device that exists here.
 

@@ -24,7 +24,7 @@ from PIL import Image
 from core import __version__
 from core.checkpoints.installed import find_preset_folder, installed_matting
 from core.checkpoints.load import NetworkStore
-from core.cli.errors import describe, is_memory_error
+from core.cli.errors import describe
 from core.config.generation import GenerationOptions, OutputOptions
 from core.config.presets import get_preset
 from core.config.stages import EXPORT, LOAD
@@ -35,6 +35,7 @@ from core.errors import (
     InputError,
     NoSurfaceError,
     is_disk_full,
+    is_memory_error,
 )
 from core.files import write_atomically
 from core.geometry.export import mesh_bytes

@@ -5,8 +5,15 @@ import errno
 import pytest
 import torch
 
-from core.cli.errors import DEBUG_VARIABLE, describe, is_memory_error, run_reporting
-from core.errors import CheckpointError, DeviceMemoryError, DiskFullError, InputError, NoSurfaceError
+from core.cli.errors import DEBUG_VARIABLE, describe, run_reporting
+from core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    DiskFullError,
+    InputError,
+    NoSurfaceError,
+    is_memory_error,
+)
 
 
 @pytest.fixture(autouse=True)
