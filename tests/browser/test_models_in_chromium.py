@@ -48,8 +48,10 @@ def test_a_model_is_downloaded_by_keyboard(server, hub, open_page, tmp_path):
     page.keyboard.press("Enter")
     assert "accept the licences: MIT, Apache-2.0" in page.inner_text("#confirm-text")
     page.keyboard.press("Escape")
-    assert page.is_visible(button) and not hub.requests
+    wait_until(page, "!document.getElementById('confirm').open")
+    assert page.evaluate("document.activeElement.id") == f"download-{NAME}" and not hub.requests
     page.keyboard.press("Enter")
+    wait_until(page, "document.getElementById('confirm').open")
     tab_to(page, "confirm-yes")
     page.keyboard.press("Enter")
     assert hub.waiting.wait(120)
