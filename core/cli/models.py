@@ -113,6 +113,9 @@ def _download(arguments: argparse.Namespace, models_dir: Path) -> int:
         alone = arguments.no_matting or arguments.folder
         for name in arguments.names if alone else with_companions(arguments.names, models_dir):
             _download_one(get_release(name), arguments, models_dir)
+    except KeyboardInterrupt:
+        print("what has come is kept; the same command goes on with it", file=sys.stderr)
+        raise
     except Exception as error:
         if arguments.json:
             message, status = describe(error)

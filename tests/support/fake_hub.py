@@ -29,6 +29,8 @@ class FakeHub:
         self.cuts: dict[str, list[int]] = {}  # path to: after so many bytes the connection breaks, each once
         self.corrupt: set[str] = set()  # arrive with a byte changed
         self.no_ranges = False
+        self.storage: str | None = None  # the address of another server, to which files are redirected as on the hub
+        self.authorized: list[str | None] = []  # the Authorization of every request
         self.gate: threading.Event | None = None  # bodies wait for it after their first piece
         self.waiting = threading.Event()  # a body waits
         hub = self
@@ -68,6 +70,7 @@ class FakeHub:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(handler.path).path)
         self.requests.append((handler.command, path, handler.headers.get("Range")))
+        self.authorized.append(handler.headers.get("Authorization"))
         if self.token is not None and handler.headers.get("Authorization") != f"Bearer {self.token}":
             return self._refuse(handler, 401)
         if asked := _API.fullmatch(path):
@@ -77,6 +80,8 @@ class FakeHub:
             repo, revision, name = asked.groups()
             trouble = self.status.get(f"{repo}/{name}") or self._trouble(repo, revision)
             trouble = trouble or (None if f"{repo}/{name}" in self.files else 404)
+            if self.storage is not None and trouble is None:
+                return self._redirect(handler, self.storage + path)
             return self._refuse(handler, trouble) or self._send(handler, f"{repo}/{name}")
         return self._refuse(handler, 404)
 
@@ -95,6 +100,12 @@ class FakeHub:
         handler.end_headers()
         handler.wfile.write(content)
         return True
+
+    def _redirect(self, handler: BaseHTTPRequestHandler, location: str) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
 
     def _describe(self, handler: BaseHTTPRequestHandler, repo: str) -> None:
         siblings = []

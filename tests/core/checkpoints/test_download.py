@@ -152,6 +152,16 @@ def test_the_token_is_sent_and_never_told(hub, tmp_path, monkeypatch):
     download(hub, tmp_path)
 
 
+def test_the_storage_that_files_are_redirected_to_does_not_get_the_token(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_mine")
+    with FakeHub(hub.files) as storage:
+        hub.storage = storage.url.replace("127.0.0.1", "localhost")
+        storage.cuts[BIG] = [40_000]
+        assert (download(hub, tmp_path) / "big.bin").read_bytes() == hub.files[BIG]
+        assert set(hub.authorized) == {"Bearer hf_secret_of_mine"} and set(storage.authorized) == {None}
+        assert [name for name, _ in storage.fetched()].count("big.bin") == 2
+
+
 def test_no_server_at_all(hub, tmp_path):
     hub.__exit__()
     with pytest.raises(DownloadError, match="connection to the hub broke"):
