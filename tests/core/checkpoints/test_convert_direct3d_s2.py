@@ -226,16 +226,16 @@ def test_encoder_from_transformers_and_by_name(authors, released, broken, preset
 
 
 def test_a_mapped_file_is_mapped_anew_and_gives_the_same(authors, released, preset, tmp_path, monkeypatch):
-    """What was read of a file would stay in memory: 1 byte makes every tensor come from a new mapping."""
+    """What was read of a file would stay in memory."""
     first = conversion.convert(released[0], tmp_path / "first", presets=[preset])
     loads = []
     load = pickled._load_restricted
     monkeypatch.setattr(pickled, "_load_restricted", lambda path: loads.append(path.name) or load(path))
-    monkeypatch.setattr(pickled, "REMAP_BYTES", 1)
+    monkeypatch.setattr(pickled, "REMAP_BYTES", 50_000)
     second = conversion.convert(released[0], tmp_path / "second", presets=[preset])
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()
-    assert loads.count("model_dense.ckpt") > 100
+    assert loads.count("model_dense.ckpt") > 4, "two networks, and new mappings"
     assert loads.count("model_sparse_512.ckpt") == 2, "old torch's layout cannot be mapped and is read once a network"
 
 
