@@ -21,7 +21,7 @@ import bpy
 
 from . import headless, job_actions, server_control, submission
 from .client_errors import S2MeshError
-from .option_checks import NAMES
+from .option_checks import EXPERT, NAMES
 from .session import JobRecord
 from .translations import t
 
@@ -124,17 +124,20 @@ def submit(
         smooth: shade smooth; None is the scene's setting.
         **options: preset, seed, resolution (voxels a side), dense_steps, sparse_steps, dense_guidance,
             sparse_guidance, iso_level (-0.99 to 0.99), faces (triangles at most), max_tokens, background ("auto",
-            "alpha", "none"), interior ("sign", "flood", "keep"), remove_floaters, remove_interior. What is not given,
-            or None, is the server's or the preset's own; the scene's settings are not looked at.
+            "alpha", "none"), interior ("sign", "flood", "keep"), remove_floaters, remove_interior, and the
+            approximations solver ("euler", "multistep", "heun"), guided_from, guided_until (0 to 1),
+            unconditional_every, selection_every. What is not given, or None, is the server's or the preset's own; the
+            scene's settings are not looked at.
 
     Raises:
         S2MeshError: for a picture that cannot be used, an unknown option or a value that the server is known to refuse.
     """
-    unknown = sorted(set(options) - set(NAMES))
+    known = (*NAMES, *EXPERT)
+    unknown = sorted(set(options) - set(known))
     if unknown:
         raise S2MeshError(
             t("There is no option {name}").format(name=", ".join(unknown)),
-            t("Known are {names}").format(names=", ".join(NAMES)),
+            t("Known are {names}").format(names=", ".join(known)),
         )
     given = {name: value for name, value in options.items() if value is not None}
     picture, source = submission.picture_of(image)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 from flask_openapi3 import FileStorage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, create_model
 
-from core.config.generation import GenerationOptions, OptionInfo, OutputOptions, option_table
+from core.config.generation import GenerationOptions, OptionInfo, OutputOptions, empty_interval, option_table
 from core.config.presets import PRESETS
 from core.errors import ConfigError
 from server.errors import ApiError
@@ -83,6 +83,9 @@ def parse_options(given: Any, default_preset: str) -> dict[str, Any]:
     for row in job_option_table():  # what a schema cannot say, such as a format named twice
         if fault := row.out_of_range(options[row.name]):
             raise ApiError("option_not_allowed", fault, field=row.name, choices=list(row.choices or ()))
+    high = options["guided_from"]
+    if fault := empty_interval(high, options["guided_until"]):
+        raise ApiError("option_out_of_range", fault, field="guided_until", min=0.0, max=high)
     if options["seed"] is None:
         options["seed"] = secrets.randbelow(MAX_DRAWN_SEED + 1)
     return options

@@ -9,15 +9,18 @@ from typing import Literal, get_args
 from core.config.options import OptionInfo as OptionInfo  # those who read the options need only this module
 from core.config.options import check_options, option
 from core.config.options import option_table as option_table
+from core.errors import ConfigError
 
 MeshFormat = Literal["glb", "obj", "ply", "stl"]
 Background = Literal["auto", "alpha", "none"]
 Interior = Literal["sign", "flood", "keep"]
+Solver = Literal["euler", "multistep", "heun"]
 
 MESH_FORMATS: tuple[str, ...] = get_args(MeshFormat)
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 50.0
+MAX_EVERY = 100
 MAX_FACES = 50_000_000
 MIN_FACES = 4
 MAX_TOKENS = 10_000_000
@@ -33,7 +36,8 @@ class GenerationOptions:
     """Options of one generation. ``None`` means the preset's own value.
 
     Raises:
-        ConfigError: for a value of the wrong kind or outside its limits, naming the option and the limit.
+        ConfigError: for a value of the wrong kind or outside its limits, naming the option and the limit; or for two
+            that contradict each other.
     """
 
     preset: str = option("starter", "Set of models that makes the shape.")
@@ -94,6 +98,29 @@ class GenerationOptions:
     )
     remove_floaters: bool = option(True, "Remove small loose pieces.")
     remove_interior: bool = option(True, "Remove parts that lie unseen inside others.")
+    solver: Solver = option(
+        "euler",
+        "euler: the models' own method; multistep: second order, for fewer steps; heun: second order, two evaluations "
+        "of the model a step.",
+    )
+    guided_from: float = option(
+        1.0, "Noise level from which guidance is in use; 1 is the start of the walk.", minimum=0.0, maximum=1.0
+    )
+    guided_until: float = option(
+        0.0, "Noise level down to which guidance is in use; 0 is the end of the walk.", minimum=0.0, maximum=1.0
+    )
+    unconditional_every: int = option(
+        1,
+        "Evaluate guidance's branch without the picture only every so many times; 1 is exact, 2 saves a quarter.",
+        minimum=1,
+        maximum=MAX_EVERY,
+    )
+    selection_every: int = option(
+        1,
+        "Choose the blocks of sparse attention only every so many evaluations of a branch; 1 is exact.",
+        minimum=1,
+        maximum=MAX_EVERY,
+    )
     device: DeviceName = option("auto", "Where to compute: auto, cpu, cuda, cuda:INDEX or mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "Number format of the networks; auto takes what suits the device."
@@ -101,6 +128,18 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if fault := empty_interval(self.guided_from, self.guided_until):
+            raise ConfigError(fault)
+
+
+def empty_interval(guided_from: float, guided_until: float) -> str | None:
+    """A sentence where no noise level lies between the two, from the higher one down; else None."""
+    if guided_from >= guided_until:
+        return None
+    return (
+        f"guided_until is {guided_until} and guided_from is {guided_from}; guidance runs from a noise level down to a "
+        "lower one. For none at all set dense_guidance and sparse_guidance to 1."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from core.config.generation import Solver
 from core.config.models import (
     ConditionerConfig,
     DenseDiTConfig,
@@ -23,13 +24,21 @@ Prediction = Literal["velocity", "sample"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """Defaults of a rectified-flow sampling loop."""
+    """Defaults of a rectified-flow sampling loop.
+
+    The last five are approximations that save evaluations or parts of them; as they stand here none is in use.
+    """
 
     steps: int
     shift: float  # timestep shift; larger spends more steps near noise
     guidance: float  # classifier-free guidance scale
     prediction: Prediction = "velocity"  # what the network puts out; "sample" is turned into a velocity
     noise_scale: float = 1.0  # standard deviation of the noise end
+    solver: Solver = "euler"
+    guided_from: float = 1.0  # noise level where guidance begins
+    guided_until: float = 0.0  # and where it ends
+    unconditional_every: int = 1  # guided evaluations from one of the unconditional branch to the next
+    selection_every: int = 1  # evaluations of a branch from one choice of blocks to the next; sparse stages only
 
 
 @dataclass(frozen=True, kw_only=True)

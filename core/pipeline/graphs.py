@@ -15,7 +15,8 @@ from collections.abc import Callable, Hashable, Iterator
 import torch
 from torch import Tensor
 
-Predict = Callable[[Tensor, Tensor, bool], Tensor]  # (x_t, t [B], conditional) -> like x_t
+# (x_t, t [B], conditional) -> like x_t. What else a network is told (whether it chooses blocks anew) follows these.
+Predict = Callable[..., Tensor]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def replayed(predict: Predict, device: torch.device, enabled: bool = True) -> It
 
 
 class GraphedPredict:
-    """A function like ``predict``, with one graph for each branch and shape.
+    """A function like ``predict``, with one graph for each shape and each branch, or whatever else it is told.
 
     If anything goes wrong while a graph is recorded, the reason is logged once and every evaluation runs as it is.
     """
@@ -54,23 +55,23 @@ class GraphedPredict:
         self,
         x: Tensor,  # [B, ...] or [N, C]
         t: Tensor,  # [B]
-        conditional: bool,
+        *told: Hashable,  # conditional, and what else there is
     ) -> Tensor:
         """The network's answer, a tensor of its own, like ``x``."""
         if self._gave_up:
-            return self._predict(x, t, conditional)
-        key = (conditional, x.shape, x.dtype, t.shape, t.dtype)
+            return self._predict(x, t, *told)
+        key = (told, x.shape, x.dtype, t.shape, t.dtype)
         if key not in self._warm:
             self._warm.add(key)
-            return self._first(x, t, conditional)
+            return self._first(x, t, *told)
         if key not in self._recordings:
             try:
                 if self._pool is None:
                     self._pool = torch.cuda.graph_pool_handle()
-                self._recordings[key] = _Recording(self._predict, x, t, conditional, self._pool)
+                self._recordings[key] = _Recording(self._predict, x, t, told, self._pool)
             except Exception as error:  # whatever the driver, the allocator or a kernel says: it also works without
                 self._give_up(error)
-                return self._predict(x, t, conditional)
+                return self._predict(x, t, *told)
         return self._recordings[key].replay(x, t)
 
     def close(self) -> None:
@@ -80,13 +81,13 @@ class GraphedPredict:
         self._recordings.clear()
         self._pool = None
 
-    def _first(self, x: Tensor, t: Tensor, conditional: bool) -> Tensor:
+    def _first(self, x: Tensor, t: Tensor, *told: Hashable) -> Tensor:
         """On the stream that will record: the libraries' workspaces of that stream are then outside the graph."""
         with torch.cuda.device(x.device):
             current, side = torch.cuda.current_stream(), _side_stream(x.device)
             side.wait_stream(current)
             with torch.cuda.stream(side):
-                out = self._predict(x, t, conditional)
+                out = self._predict(x, t, *told)
             current.wait_stream(side)
         return out
 
@@ -100,7 +101,7 @@ class GraphedPredict:
 class _Recording:
     """One graph and the tensors that it reads and writes."""
 
-    def __init__(self, predict: Predict, x: Tensor, t: Tensor, conditional: bool, pool: tuple[int, int]):
+    def __init__(self, predict: Predict, x: Tensor, t: Tensor, told: tuple[Hashable, ...], pool: tuple[int, int]):
         self.x, self.t = x.clone(), t.clone()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(x.device):
@@ -110,7 +111,7 @@ class _Recording:
                     self.graph, pool=pool, stream=_side_stream(x.device), capture_error_mode="thread_local"
                 )
                 with recording:
-                    self.out = predict(self.x, self.t, conditional)
+                    self.out = predict(self.x, self.t, *told)
             finally:
                 torch.cuda.set_stream(before)  # a recording that fails to end leaves its own
 

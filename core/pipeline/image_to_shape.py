@@ -225,4 +225,9 @@ def _sampling(sampling: SamplingConfig, options: GenerationOptions, *, dense: bo
         sampling,
         steps=sampling.steps if steps is None else steps,
         guidance=sampling.guidance if guidance is None else guidance,
+        solver=options.solver,
+        guided_from=options.guided_from,
+        guided_until=options.guided_until,
+        unconditional_every=options.unconditional_every,
+        selection_every=options.selection_every,
     )

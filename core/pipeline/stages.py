@@ -4,13 +4,16 @@ Letters: B samples, L image tokens, Cc their channels, C latent channels, r late
 stage, R cells per side of its occupancy grid, N occupied latent cells, M voxels of the signed distance field.
 """
 
+from dataclasses import replace
+from itertools import count
+
 import torch
 from torch import Tensor
 
 from core.config.presets import DenseStageConfig, SamplingConfig, SparseStageConfig
 from core.flow.guidance import guided, guided_together
 from core.flow.prediction import as_velocity
-from core.flow.sampler import Velocity, sample_euler
+from core.flow.sampler import SAMPLERS, Velocity
 from core.flow.schedule import rounded_timestep, sigmas
 from core.geometry.coarse_field import cell_voxels, refined_field
 from core.models.conditioner import ImageConditioner
@@ -20,6 +23,7 @@ from core.models.refiner import SDFRefiner, SignRefiner
 from core.models.sparse_dit import SparseDiT
 from core.models.sparse_vae import SparseSDFVAE
 from core.ops.backend import Backend, backend_for
+from core.ops.kept_blocks import KeptBlocks
 from core.pipeline.graphs import Predict, replayed
 from core.pipeline.progress import Step
 from core.sparse.coords import encode_keys
@@ -47,7 +51,7 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch
 
 
 def sample_latent(
-    predict: Predict,  # (x_t, t [B] in 0..1000, conditional) -> like x_t
+    predict: Predict,  # (x_t, t [B] in 0..1000, conditional[, choose]) -> like x_t
     noise: Tensor,  # [B, ...] or [N, C], standard normal
     batch_size: int,
     sampling: SamplingConfig,
@@ -60,6 +64,8 @@ def sample_latent(
 ) -> Tensor:
     """Walk from noise to data with guidance. Returns the shape and dtype of ``noise``.
 
+    With ``sampling.selection_every`` above 1, ``predict`` is also told whether to choose its blocks anew.
+
     Args:
         together: one evaluation for both branches of guidance: ``predict`` is given x_t twice along its first axis,
             with ``conditional``, and leaves the second half without a condition.
@@ -67,23 +73,29 @@ def sample_latent(
     """
 
     def branch(conditional: bool) -> Velocity:
+        numbers = count()
+
         def network(x: Tensor, sigma: float) -> Tensor:
-            count = batch_size * (len(x) // len(noise))
-            t = torch.full((count,), rounded_timestep(sigma, x.dtype), device=x.device)
-            return evaluate(x, t, conditional)
+            samples = batch_size * (len(x) // len(noise))
+            t = torch.full((samples,), rounded_timestep(sigma, x.dtype), device=x.device)
+            if sampling.selection_every == 1:
+                return evaluate(x, t, conditional)
+            return evaluate(x, t, conditional, next(numbers) % sampling.selection_every == 0)
 
         return as_velocity(network, sampling.prediction)
 
+    savings = {"interval": (sampling.guided_until, sampling.guided_from), "every": sampling.unconditional_every}
     levels = sigmas(sampling.steps, sampling.shift) * start
     x = noise * sampling.noise_scale
     if coarse is not None:
         x = (1 - start) * coarse.to(x.dtype) + start * x
     with replayed(predict, noise.device, cuda_graphs) as evaluate:
         if together:
-            velocity = guided_together(branch(True), sampling.guidance)
+            velocity = guided_together(branch(True), sampling.guidance, **savings)
         else:
-            velocity = guided(branch(True), branch(False), sampling.guidance)
-        return sample_euler(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
+            velocity = guided(branch(True), branch(False), sampling.guidance, **savings)
+        walk = SAMPLERS[sampling.solver]
+        return walk(velocity, x, levels, on_step=lambda step, steps, _x: on_step(step, steps))
 
 
 # --- dense: picture to occupied cells ---
@@ -110,6 +122,7 @@ def sample_structure(
 
     tokens = len(noise) * dit.pos_emb.shape[0]
     together = tokens <= TOGETHER_TOKENS.get(noise.device.type, 0)
+    sampling = replace(sampling, selection_every=1)  # it attends to everything
     return sample_latent(predict, noise, len(noise), sampling, on_step, together=together, cuda_graphs=cuda_graphs)
 
 
@@ -155,9 +168,12 @@ def sample_detail(
     # Sparse tokens of zeros are not nothing: they have their places, added after the projection.
     nothing = cond.replace(torch.zeros_like(cond.feats)) if isinstance(cond, SparseTensor) else cond[:0]
     tokens = {True: cond, False: nothing}
+    # Both branches look at other things, and so keep their own choices.
+    kept = {conditional: [KeptBlocks() for _ in dit.blocks] for conditional in tokens}
 
-    def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
-        return dit(noise.replace(x), t, tokens[conditional]).feats
+    def predict(x: Tensor, t: Tensor, conditional: bool, choose: bool | None = None) -> Tensor:
+        blocks = (None,) if choose is None else (kept[conditional], choose)
+        return dit(noise.replace(x), t, tokens[conditional], *blocks).feats
 
     # In torch the choice of blocks waits for the device, which no graph can hold.
     cuda_graphs = cuda_graphs and backend_for("spatial_sparse_attention", noise.device) is Backend.TRITON

@@ -35,6 +35,11 @@ const OPTIONS = {
   interior: "Inside",
   remove_floaters: "Remove loose pieces",
   remove_interior: "Remove hidden parts",
+  solver: "Solver",
+  guided_from: "Guidance from noise level",
+  guided_until: "Guidance until noise level",
+  unconditional_every: "Every how many times: without picture",
+  selection_every: "Every how many times: choice of blocks",
   turntable: "Turntable animation",
 };
 

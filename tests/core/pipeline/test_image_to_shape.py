@@ -101,6 +101,11 @@ CHANGES = {
     "interior": "keep",
     "remove_floaters": True,
     "remove_interior": False,
+    "solver": "multistep",
+    "guided_from": 0.9,
+    "guided_until": 0.9,
+    "unconditional_every": 2,
+    "selection_every": 2,
 }
 ELSEWHERE = {"preset", "device", "dtype"}  # of the networks that generate is given
 REFUSED = {"max_tokens"}  # makes an error, not another mesh; see test_too_many_tokens
