@@ -70,23 +70,19 @@ class TileReport:
 
 
 def kept_bytes(config: RefinerConfig, dtype: torch.dtype) -> int:
-    """What a refiner holds at its peak beside the slab in work: a tile's skips and outputs at full resolution.
+    """What a refiner holds at its peak beside weights, arguments and the slab in work.
 
-    Three skips, the output of a convolution and the sum with its residual at the first width, and the skips below.
-    For ``sdf`` also the field of one tile's thickness, in float32, and one tile's result.
+    That is where the U-Net comes back to full resolution: its skips there, the output of a convolution and its sum with
+    the residual, and what is being doubled. For ``sdf`` also the field of one tile's thickness and a tile's result in
+    float32, for ``sign`` a bit (a byte) of each cell of half the grid, and the tile that voxels are pooled into.
     """
-    widths = config.block_channels
-    cells = min(config.patch_size, config.resolution) ** 3
-    skips = 1 + config.layers_per_block
-    channels = (skips + 2) * widths[0] + sum(
-        (config.layers_per_block + 2) * width / 8**level for level, width in enumerate(widths) if level
-    )
+    widths, patch = config.block_channels, min(config.patch_size, config.resolution)
+    cells = patch**3
+    channels = (1 + config.layers_per_block + 2) * widths[0] + (widths[1] / 8 if len(widths) > 1 else 0)
     total = cells * channels * torch.finfo(dtype).bits / 8
     if config.kind == "sdf":
-        total += 8 * min(config.patch_size, config.resolution) * config.resolution**2 + 8 * cells
-    else:
-        total += (config.resolution // 2) ** 3 + 12 * cells
-    return int(total)
+        return int(total + 5 * patch * config.resolution**2 + 8 * cells)
+    return int(total + (config.resolution // 2) ** 3 + 6 * cells)
 
 
 def slab_budget(config: RefinerConfig, memory_budget: int | None, dtype: torch.dtype) -> int:

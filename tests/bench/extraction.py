@@ -77,6 +77,13 @@ def scikit(volume: np.ndarray) -> int:
     return len(marching_cubes(volume, 0.0, method="lewiner")[1])
 
 
+def far_outside(resolution: int) -> np.ndarray:  # [R / 2, R / 2, R / 2] bool
+    cells = np.empty((resolution // 2,) * 3, bool)
+    for x, slab in enumerate(slabs(resolution // 2, 1.0)):
+        cells[x] = slab > 0
+    return cells
+
+
 def surface_ours(options):
     import torch
 
@@ -108,7 +115,7 @@ def far_ours(options):
     def prepare():
         resolution = side_of(options)
         coords, values = (torch.from_numpy(x).to(options.device) for x in sparse_field(resolution, options.band))
-        outside = torch.from_numpy(np.stack(list(slabs(resolution // 2, 1.0))) > 0).to(options.device)
+        outside = torch.from_numpy(far_outside(resolution)).to(options.device)
         return lambda: extract_field(RefinedField(coords, values, resolution, FarField(outside, 2))).num_faces
 
     return prepare
@@ -120,7 +127,7 @@ def far_dense(options):
     def prepare():
         resolution = side_of(options)
         band = sparse_field(resolution, options.band)
-        outside = np.stack(list(slabs(resolution // 2, 1.0))) > 0
+        outside = far_outside(resolution)
 
         def work():
             volume = np.empty((resolution,) * 3, np.float32)

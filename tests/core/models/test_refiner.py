@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from core.config.models import RefinerConfig
+from core.config.presets import V1_1
 from core.errors import NoSurfaceError
 from core.models.refiner import AdaptiveFilter, SDFRefiner, SignRefiner
 from core.models.refiner_tiles import fade_weights, kept_bytes, slab_budget, tile_starts, tiles
@@ -182,18 +183,20 @@ def test_group_norm_of_values_far_from_zero():
     torch.testing.assert_close(normalised(x, affine), F.silu(norm(x)), rtol=1e-3, atol=2e-3)  # x itself has 3e-5
 
 
-def test_a_tile_in_slabs_holds_no_more_than_the_skips_and_a_slab():
-    config = replace(SDF, resolution=32, patch_size=32, block_channels=(4, 16, 16))
-    model, slab_bytes = SDFRefiner(config), 1 << 18
-    inputs = (torch.randn(1, 1, 32, 32, 32), torch.randn(1, 4, 32, 32, 32))
-    peaks = []
-    with torch.no_grad():
-        for forward in (model, lambda *tile: model.forward_in_slabs(*tile, slab_bytes)):
-            with LiveBytes() as meter:
-                forward(*inputs)
-            peaks.append(meter.peak)
-    kept = kept_bytes(config, torch.float32) - 16 * 32**3  # without the field of the grid, which a tile does not make
-    assert peaks[1] < kept + 2 * slab_bytes < 0.5 * peaks[0]
+@pytest.mark.parametrize("stage, most, whole", [(0, 1.0e9, 3.7e9), (1, 1.9e9, 8.5e9)])
+def test_bytes_of_the_released_tiles_in_half_precision(stage, most, whole):
+    """Counted without computing: what is alive at once, slab by slab and in the network's own forward."""
+    config = V1_1.sparse[stage].refiner
+    shapes = [(1, 1), (1, 8)][: 2 - stage]
+    with torch.device("meta"), torch.no_grad():
+        model = {"sdf": SDFRefiner, "sign": SignRefiner}[config.kind](config).half()
+        inputs = [torch.empty(*shape, *(config.patch_size,) * 3, dtype=torch.float16) for shape in shapes]
+        with LiveBytes() as meter:
+            out = model.forward_in_slabs(*inputs, SLAB_BYTES)
+        with LiveBytes() as definition:
+            assert out.shape == model(*inputs).shape
+    assert meter.peak < min(most, kept_bytes(config, torch.float16) + 1.2 * SLAB_BYTES)
+    assert definition.peak > whole
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
