@@ -21,7 +21,7 @@ DECODER = (  # level, input and output channels, taps
 )
 
 
-def forward() -> None:
+def shipped_forward() -> None:
     """Bias and activation in the epilogue."""
     plan = _plan()
     for inputs, outputs, dtype in GENERAL:
@@ -45,7 +45,7 @@ def weight_gradients() -> None:
     weight_gradient(torch.zeros(ROWS, 64, dtype=BF16), torch.zeros(8 * ROWS, 64, dtype=BF16), plan, subdivided=True)
 
 
-def bricks() -> None:
+def shipped_bricks() -> None:
     """The decoder's convolutions at the levels that they run at."""
     for case in DECODER:
         _brick(*case)

@@ -5,7 +5,7 @@ import torch
 from core.ops.kernels.modulated_norm import gated_residual, gated_residual_norm, modulated_norm
 
 
-def block() -> None:
+def shipped() -> None:
     """Every norm of a block, forward and backward, bfloat16, 1024 channels, two uneven samples."""
     x, branch, (gate, shift, scale), weight, bias, cu = _arguments(1024, torch.bfloat16)
     first = modulated_norm(x, shift, scale, None, None, cu, 1e-6)

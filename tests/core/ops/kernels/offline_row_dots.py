@@ -5,7 +5,7 @@ import torch
 from core.ops.kernels.row_dots import row_dots
 
 
-def shapes() -> None:
+def shipped() -> None:
     """What ships, what needs padding, one branch of many heads."""
     for heads, channels, dtype in [(32, 32, torch.bfloat16), (6, 40, torch.float16), (64, 128, torch.float32)]:
         x = torch.empty(64, heads, channels, dtype=dtype)
