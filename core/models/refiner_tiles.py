@@ -16,7 +16,7 @@ from core.sparse.tensor import SparseTensor
 
 EMPTY = 1.0  # the value far outside of the band: outside
 ROWS = 1 << 20  # voxels looked at at once
-_LEAST_SLAB = 16 << 20
+_LEAST_SLAB = 64 << 20  # less saves little beside what is kept, and takes much longer
 
 OnTile = Callable[[int, int], None]  # (tiles done, tiles in all); may raise to stop the work
 

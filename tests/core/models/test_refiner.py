@@ -1,7 +1,5 @@
 """Refiners: tiles cover and blend, the sparse walk equals a dense one, only empty cells change sign."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
