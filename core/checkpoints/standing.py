@@ -60,13 +60,14 @@ def removable(name: str, models_dir: Path) -> list[Path]:
     """The files that this program has put on the disk for a preset or release.
 
     Raises:
-        ConfigError: if there is no such preset or release, or it is part of the program.
+        ConfigError: if there is no such preset or release, or it was never downloaded.
     """
     there = standing(name, models_dir)
     if there.bundled:
         raise ConfigError(f"{name} is part of S2 Mesh and is not removed.")
-    release = RELEASES.get(name)
-    files = [*_own_files(name, models_dir), *(originals(release, models_dir) if release else ())]
+    if name not in RELEASES:
+        raise ConfigError(f"{there.folder} was not downloaded, so it is not removed. It may be what you have trained.")
+    files = [*_own_files(name, models_dir), *originals(RELEASES[name], models_dir)]
     return [path for path in dict.fromkeys(files) if path.is_file()]
 
 

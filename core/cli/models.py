@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from core.cli.errors import describe, run_reporting
 from core.cli.models_progress import shown
 from core.config.releases import MATTING, RELEASES, Release, get_release
 from core.errors import CheckpointError, ConfigError
+
+_PATIENCE_S = 10.0  # to clear up
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,6 +112,7 @@ def _as_json(there: Standing) -> dict[str, Any]:
 
 def _download(arguments: argparse.Namespace, models_dir: Path) -> int:
     if arguments.attended:
+        signal.signal(signal.SIGTERM, _leave)
         threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         alone = arguments.no_matting or arguments.folder
@@ -172,10 +177,17 @@ def _agreed(question: str) -> bool:
 
 
 def _end_with_input() -> None:
-    """Ends the process with its parent; what has come so far stays and is continued."""
+    """Ends the process with its parent, as a cancel does."""
     while os.read(0, 1):  # not sys.stdin: a thread that waits in it keeps Python from ending
         pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_S)
     os._exit(1)
+
+
+def _leave(*_: object) -> None:
+    """Ends a download: what has come stays and is continued, half a conversion is cleared away."""
+    raise SystemExit(1)
 
 
 # --- convert, verify, remove ---

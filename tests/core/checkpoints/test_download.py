@@ -15,6 +15,7 @@ from core.checkpoints.install import install, remove, verify
 from core.checkpoints.ledger import Ledger
 from core.checkpoints.standing import removable, standing, with_companions
 from core.config import releases
+from core.config.presets import PRESETS
 from core.config.releases import Release, Source
 from core.errors import CheckpointError, ConfigError, DiskFullError, DownloadError
 from tests.support.fake_hub import FakeHub
@@ -263,6 +264,12 @@ def test_only_our_own_files_are_removed(hub, tmp_path):
     assert (tmp_path / "numbers" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "direct3d-s2-v1.1").is_dir()
     with pytest.raises(ConfigError, match="part of S2 Mesh"):
+        removable("starter", tmp_path)
+    trained = tmp_path / "starter"
+    trained.mkdir()
+    for network in PRESETS["starter"].networks():
+        (trained / f"{network}.safetensors").touch()
+    with pytest.raises(ConfigError, match="was not downloaded"):
         removable("starter", tmp_path)
     with pytest.raises(ConfigError, match="there is no model 'starer'"):
         removable("starer", tmp_path)
