@@ -29,6 +29,7 @@ _KINDS = {
     "CheckpointError": "weights_unusable",
     "DiskFullError": "disk_full",
     "ConfigError": "folder_busy",
+    "InputError": "folder_unusable",
 }
 _EXIT_S = 5.0
 _TAIL_LINES = 20

@@ -74,6 +74,7 @@ DOWNLOAD_FAILURES: dict[str, str] = {
     "weights_unusable": "The files are damaged, or not what they were at the first download.",
     "disk_full": "There is too little room; what has come is kept.",
     "folder_busy": "Another process of this machine downloads, converts or removes weights; wait for its end.",
+    "folder_unusable": "The server's models folder cannot be written; the message says why.",
     "download_died": "The process that downloads was killed; start it again, it goes on where it stopped.",
     "internal": "Our mistake; the server's log has the cause.",
 }

@@ -17,7 +17,7 @@ from core.checkpoints.standing import originals, removable, standing
 from core.config.presets import PRESETS, ModelPreset
 from core.config.releases import RELEASES
 from core.errors import CheckpointError, ConfigError
-from core.files import replacing
+from core.files import replacing, telling_why
 
 LOCK = ".lock"
 
@@ -27,19 +27,20 @@ def one_at_a_time(models_dir: Path) -> Iterator[None]:
     """Holds the models folder, and clears away what a conversion left that was killed.
 
     Raises:
-        ConfigError: if another process holds it.
+        ConfigError: if another process holds it. InputError: if it cannot be written. DiskFullError: if it is full.
     """
-    models_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(models_dir / LOCK, timeout=0):
-            for name in (*PRESETS, *RELEASES):
-                for left in models_dir.glob(f".{name}.*"):
-                    shutil.rmtree(left, ignore_errors=True)
-            yield
-    except filelock.Timeout:
-        raise ConfigError(
-            f"another download, conversion or removal is under way in {models_dir}. Wait for its end."
-        ) from None
+    with telling_why(models_dir), contextlib.ExitStack() as held:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            held.enter_context(filelock.FileLock(models_dir / LOCK, timeout=0))
+        except filelock.Timeout:
+            raise ConfigError(
+                f"another download, conversion or removal is under way in {models_dir}. Wait for its end."
+            ) from None
+        for name in (*PRESETS, *RELEASES):
+            for left in models_dir.glob(f".{name}.*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def install(
@@ -79,7 +80,7 @@ def install(
         folder = models_dir / release.name
         digests = {}
         for file in plan.files:
-            place = folder / file.source.files[0]
+            place = folder / file.name
             if plan.by_hand:
                 _copy(file.path, place, on_progress)
             digests[place.name] = file_record(place).sha256

@@ -93,7 +93,7 @@ def _own_files(name: str, models_dir: Path) -> list[Path]:
     """What is installed in the models folder under this name, if it is."""
     if name in PRESETS:
         return _networks(PRESETS[name], models_dir / name)
-    return [models_dir / name / source.files[0] for source in RELEASES[name].sources]
+    return [models_dir / name / file for source in RELEASES[name].sources for file in source.files]
 
 
 def originals(release: Release, models_dir: Path) -> list[Path]:

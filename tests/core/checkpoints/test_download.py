@@ -17,7 +17,7 @@ from core.checkpoints.standing import removable, standing, with_companions
 from core.config import releases
 from core.config.presets import PRESETS
 from core.config.releases import Release, Source
-from core.errors import CheckpointError, ConfigError, DiskFullError, DownloadError
+from core.errors import CheckpointError, ConfigError, DiskFullError, DownloadError, InputError
 from tests.support.fake_hub import FakeHub
 
 SOURCE = Source(
@@ -237,6 +237,9 @@ def test_files_fetched_by_hand(hub, tmp_path):
     install(plan_from_folder(RELEASE, by_hand), models, lambda *_: None)
     assert not hub.requests
     assert Ledger(models).source(SOURCE).commit is None
+    assert (models / "numbers" / "big.bin").read_bytes() == hub.files[BIG]
+    assert (models / "numbers" / "small.txt").read_bytes() == b"few words"
+    assert verify("numbers", models, lambda *_: None) == []
     (by_hand / "numbers" / "v1" / "big.bin").write_bytes(b"tampered")
     with pytest.raises(CheckpointError, match="is not the file that was downloaded first"):
         install(plan_from_folder(RELEASE, by_hand), models, lambda *_: None)
@@ -253,6 +256,24 @@ def test_one_at_a_time(hub, tmp_path):
     hub.gate.set()
     first.join(60)
     assert standing("numbers", tmp_path).installed
+
+
+def test_a_folder_that_cannot_be_written(hub, tmp_path):
+    plan = plan_from_hub(RELEASE, tmp_path, endpoint=hub.url)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        install(plan, tmp_path / "file" / "models", lambda *_: None)
+
+
+def test_a_disk_that_is_full_at_the_conversion(hub, tmp_path, monkeypatch):
+    plan = plan_from_hub(RELEASE, tmp_path, endpoint=hub.url)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "set_made", full)
+    with pytest.raises(DiskFullError, match="Free some"):
+        install(plan, tmp_path, lambda *_: None, endpoint=hub.url)
 
 
 def test_only_our_own_files_are_removed(hub, tmp_path):
