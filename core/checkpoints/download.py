@@ -43,6 +43,7 @@ class Plan:
     release: Release
     files: tuple[Planned, ...]
     by_hand: bool = False
+    accept_changes: bool = False  # of the publisher, since the first download or since the digest was written down
 
     @property
     def bytes_to_fetch(self) -> int:
@@ -106,10 +107,12 @@ def plan_from_hub(
             first = known.files.get(file.name) if known is not None else None
             if first is not None and (first.bytes != file.bytes or file.sha256 not in (None, first.sha256)):
                 raise _changed(source, file.name)
+            if not accept_changes and file.sha256 not in (None, _known_digest(source, file.name, file.sha256)):
+                raise _changed(source, file.name)
             files.append(
                 Planned(source, file.name, path(file.name), file.bytes, listing.commit, file.sha256, file.git_sha1)
             )
-    return Plan(release, tuple(files))
+    return Plan(release, tuple(files), accept_changes=accept_changes)
 
 
 def plan_from_folder(release: Release, folder: Path, encoder: Path | None = None) -> Plan:
@@ -185,7 +188,14 @@ def gather(plan: Plan, models_dir: Path, on_progress: OnProgress, endpoint: str 
             found = _fetch(file, known, on_progress, endpoint)
         if known is not None and found != known:
             raise _changed(file.source, file.name)
+        if not plan.accept_changes and found.sha256 != _known_digest(file.source, file.name, found.sha256):
+            raise _changed(file.source, file.name)
         ledger.add(file.source, file.name, found)
+
+
+def _known_digest(source: Source, name: str, otherwise: str) -> str:
+    """That a file must have, as far as it is known beforehand."""
+    return dict(source.digests).get(name, otherwise)
 
 
 def _is_right(file: Planned, found: FileRecord, known: FileRecord | None) -> bool:
@@ -212,6 +222,6 @@ def _fetch(file: Planned, known: FileRecord | None, on_progress: OnProgress, end
 
 def _changed(source: Source, name: str) -> CheckpointError:
     return CheckpointError(
-        f"the publisher's {name} in {source.repo} is not the one that was downloaded first. If {source.page} tells why "
-        "and you trust it, run again with --accept-changes."
+        f"{name} of {source.repo} is not the one that was downloaded first, or that S2 Mesh knows. If {source.page} "
+        "tells why and you trust it, run again with --accept-changes."
     )

@@ -18,7 +18,7 @@ from core.checkpoints.standing import Standing, removable, standing, standings, 
 from core.cli.errors import describe, run_reporting
 from core.cli.models_progress import shown
 from core.config.releases import MATTING, RELEASES, Release, get_release
-from core.errors import CheckpointError, ConfigError
+from core.errors import CheckpointError, ConfigError, CoreError
 
 _PATIENCE_S = 10.0  # to clear up
 
@@ -117,7 +117,12 @@ def _download(arguments: argparse.Namespace, models_dir: Path) -> int:
     try:
         alone = arguments.no_matting or arguments.folder
         for name in arguments.names if alone else with_companions(arguments.names, models_dir):
-            _download_one(get_release(name), arguments, models_dir)
+            try:
+                _download_one(get_release(name), arguments, models_dir)
+            except CoreError as error:
+                if name in arguments.names:
+                    raise
+                print(f"s2mesh: note: {name}, which comes along, did not come: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("what has come is kept; the same command goes on with it", file=sys.stderr)
         raise

@@ -4,8 +4,7 @@
 stands there until somebody pins them. What ``main`` is at the first download is kept beside the weights (the commit
 and every file's digest), and later downloads must be the same.
 
-Sizes marked computed come from the networks' shapes, the others from the publishers' pages by memory; before anything
-is fetched the hub is asked for the real ones.
+Sizes marked computed come from the networks' shapes; before anything is fetched the hub is asked for the real ones.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ class Source:
     about_bytes: int
     folder: str = ""  # inside the repository
     revision: str = "main"  # a commit once somebody has pinned it
+    digests: tuple[tuple[str, str], ...] = ()  # SHA-256 of files where they are known beforehand
     by_hand: tuple[str, ...] = ()  # other names that the one file may have where somebody fetched it by hand
 
     @property
@@ -94,7 +94,9 @@ _MATTING = Source(
     folder="onnx",
     files=("model.onnx",),
     license="MIT",
-    about_bytes=224_000_000,
+    about_bytes=224_005_088,
+    # Of the authors' own file (BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx); other projects name the same.
+    digests=(("model.onnx", "5600024376f572a557870a5eb0afb1e5961636bef4e1e22132025467d0f03333"),),
 )
 
 RELEASES: dict[str, Release] = {

@@ -1,8 +1,10 @@
 """Files of a release from a server that answers as the hub does: whole, interrupted, refused, damaged, changed."""
 
+import hashlib
 import json
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,6 +189,25 @@ def test_what_the_publisher_changed_is_told_and_taken_only_when_asked(hub, tmp_p
         download(hub, tmp_path)
     assert (download(hub, tmp_path, accept_changes=True) / "big.bin").read_bytes() == bytes(100_000)
     assert Ledger(tmp_path).source(SOURCE).commit == "d" * 40
+
+
+def test_a_digest_that_is_known_beforehand(hub, tmp_path):
+    wrong, right = "0" * 64, hashlib.sha256(hub.files[BIG]).hexdigest()
+    for folder, digest in (("wrong", wrong), ("right", right)):
+        source = replace(SOURCE, digests=(("big.bin", digest),))
+        release = replace(RELEASE, sources=(source,))
+        if digest == wrong:
+            with pytest.raises(CheckpointError, match="big.bin of somebody/numbers is not the one.*that S2 Mesh knows"):
+                plan_from_hub(release, tmp_path / folder, endpoint=hub.url)
+        changes = digest == wrong
+        plan = plan_from_hub(release, tmp_path / folder, endpoint=hub.url, accept_changes=changes)
+        install(plan, tmp_path / folder, lambda *_: None, endpoint=hub.url)
+        assert (tmp_path / folder / "numbers" / "big.bin").read_bytes() == hub.files[BIG]
+    (tmp_path / "by hand").mkdir()
+    for name in SOURCE.files:
+        (tmp_path / "by hand" / name).write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="that S2 Mesh knows"):
+        install(plan_from_folder(release, tmp_path / "by hand"), tmp_path / "models", lambda *_: None)
 
 
 def test_a_file_changed_on_the_disk_is_found(hub, tmp_path):

@@ -15,9 +15,11 @@ import pytest
 from core.checkpoints import convert_direct3d_s2 as conversion
 from core.checkpoints import store
 from core.checkpoints.load import NetworkStore
+from core.cli import models as models_command
 from core.cli.errors import run_reporting
 from core.cli.models import main
 from core.config import presets, releases
+from core.errors import DownloadError
 from tests.support import tiny_release
 from tests.support.fake_hub import FakeHub
 from tests.support.released_config import shrunk
@@ -113,6 +115,19 @@ def test_download_survives_a_kill_and_a_dead_server_and_ends_in_a_preset(hub, se
     NetworkStore(presets.PRESETS[NAME], tmp_path / NAME).get("sparse_dit_1024")
     assert run("verify", NAME, "--models-dir", tmp_path) == 0
     assert "is whole" in capsys.readouterr().out
+
+
+def test_what_comes_along_may_fail(tmp_path, monkeypatch, capsys):
+    def one(release, arguments, models_dir):
+        if release.name == releases.MATTING:
+            raise DownloadError("the hub is tired.")
+
+    preset = "direct3d-s2-v1.1"
+    monkeypatch.setattr(models_command, "_download_one", one)
+    monkeypatch.setattr(models_command, "with_companions", lambda names, models_dir: [*names, releases.MATTING])
+    assert run("download", preset, "--yes", "--models-dir", tmp_path) == 0
+    assert "note: birefnet-lite, which comes along, did not come: the hub is tired." in capsys.readouterr().err
+    assert run("download", preset, releases.MATTING, "--yes", "--models-dir", tmp_path) == 1
 
 
 def test_nobody_to_ask(known, tmp_path, monkeypatch, capsys):
