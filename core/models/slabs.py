@@ -57,19 +57,20 @@ class Volume:
 def group_affine(volume: Volume, norm: nn.GroupNorm, slab_bytes: int) -> Affine:
     """The group norm of a volume as a factor and a summand of each channel."""
     batch, groups = volume.batch_size, norm.num_groups
-    count, mean, spread = 0, 0.0, 0.0  # of the layers so far; [B, groups] float64: mean, sum of squared deviations
+    wide = torch.float32 if norm.weight.device.type == "mps" else torch.float64  # mps has no float64
+    count, mean, spread = 0, 0.0, 0.0  # of the layers so far; [B, groups]: mean, sum of squared deviations
     for low, high in volume.slabs(volume.channels * (volume.itemsize + 4), slab_bytes):
         part = volume.rows(low, high).float().reshape(batch, groups, -1)
         number = part.shape[2]
         variance, own = torch.var_mean(part, dim=2, correction=0)
-        variance, own = variance.double(), own.double()
+        variance, own = variance.to(wide), own.to(wide)
         difference, count = own - mean, count + number
         mean = mean + difference * (number / count)
         spread = spread + variance * number + difference**2 * ((count - number) * number / count)
     scale = (spread / count + norm.eps).rsqrt()  # [B, groups]
     each = volume.channels // groups
-    factor = scale.repeat_interleave(each, 1) * norm.weight.double()
-    summand = norm.bias.double() - mean.repeat_interleave(each, 1) * factor
+    factor = scale.repeat_interleave(each, 1) * norm.weight.to(wide)
+    summand = norm.bias.to(wide) - mean.repeat_interleave(each, 1) * factor
     return factor.float()[:, :, None, None, None], summand.float()[:, :, None, None, None]
 
 

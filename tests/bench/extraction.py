@@ -6,7 +6,7 @@ The field is a ball of radius 0.8 of the half side in a band of ``--band`` voxel
 voxels for the flood, as a decoder gives it. ``surface``: the band's surface, and scikit-image's of the whole grid.
 ``far``: the same with a far field of half the resolution, as the sign refiner leaves it. ``flood``: what is inside, and
 labels of the whole grid. ``hand-over``: the surface of half the resolution to latent cells, and the distance of every
-voxel of a grid (at a quarter of the resolution on both sides; ``hand-over-full``: ours alone at the resolution).
+voxel of a grid (an eighth of the resolution on both sides; ``hand-over-full``: ours alone at the resolution).
 ``decimate``: the surface of a quarter of the resolution to 5 %, in rounds, and in one step.
 """
 
@@ -23,7 +23,7 @@ RADIUS, CELL = 0.8, 8
 
 
 def side_of(options: argparse.Namespace) -> int:
-    return 64 if options.quick else options.resolution
+    return 128 if options.quick else options.resolution
 
 
 def slabs(resolution: int, band: float):
@@ -178,7 +178,7 @@ def ball_mesh(resolution: int, band: float):
     return extract_surface(*sparse_field(resolution, band), resolution).normalised(1.9)
 
 
-def hand_over_ours(options, divisor=4):
+def hand_over_ours(options, divisor=8):
     from core.geometry.voxelize import latent_coords
 
     def prepare():
@@ -194,7 +194,7 @@ def hand_over_dense(options):
     from core.geometry.mesh import Mesh
 
     def prepare():
-        size = side_of(options) // 4
+        size = side_of(options) // 8
         mesh = ball_mesh(side_of(options) // 2, options.band)
 
         def work():

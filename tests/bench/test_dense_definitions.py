@@ -10,7 +10,7 @@ from tests.bench import extraction, refiners
 from tests.bench.parts import apart
 
 TINY = argparse.Namespace(
-    device="cpu", quick=False, resolution=64, band=4.0, patch=16, deep=4, budget_mb=0
+    device="cpu", quick=False, resolution=128, band=4.0, patch=16, deep=4, budget_mb=0
 )  # fmt: skip
 CASES = {**extraction.CASES, **refiners.CASES}
 needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
