@@ -1,6 +1,7 @@
 """CUDA graphs of whole evaluations: the same walk as without, one recording for each branch, and memory given back."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,8 +74,11 @@ def test_dense_stage(device, dtype, no_warnings):
     assert counts == [2, SAMPLING.steps] and not no_warnings.records  # once as it is, once recorded
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_sparse_stage(device, dtype, no_warnings):
+def test_sparse_stage(device, dtype, every, no_warnings):
+    """Evaluations that choose blocks and those that reuse them are graphs of their own; the choice is outside both."""
+    sampling = replace(SAMPLING, steps=8, selection_every=every)
     assert backend_for("spatial_sparse_attention", device) is Backend.TRITON
     dit = opened(SparseDiT(TINY.sparse[0].dit), device, dtype)
     picked = torch.unique(torch.randint(0, 24, (700, 3)), dim=0)
@@ -84,11 +88,11 @@ def test_sparse_stage(device, dtype, no_warnings):
 
     def walk(on: bool) -> torch.Tensor:
         start = SparseTensor(noise, coords, batch_size=1)  # a cache of its own for each walk
-        return stages.sample_detail(dit, cond, start, SAMPLING, no_report, cuda_graphs=on).feats
+        return stages.sample_detail(dit, cond, start, sampling, no_report, cuda_graphs=on).feats
 
     (ours, theirs), counts = walks(dit, walk)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert counts == [4, 2 * SAMPLING.steps] and not no_warnings.records
+    assert counts == [(8 if every > 1 else 4), 2 * sampling.steps] and not no_warnings.records
 
 
 def test_time_and_latent_are_read_anew_and_answers_are_kept(device):

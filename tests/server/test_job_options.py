@@ -193,6 +193,14 @@ def test_resolutions_are_the_preset_s(monkeypatch):
     assert error["details"] == {"field": "resolution", "choices": [32, 64]} and "32, 64" in error["message"]
 
 
+def test_guidance_that_would_end_before_it_begins():
+    error = refused({"guided_from": 0.4, "guided_until": 0.7})
+    assert error["code"] == "option_out_of_range"
+    assert error["details"] == {"field": "guided_until", "min": 0.0, "max": 0.4}
+    assert error["message"].startswith("guided_until is 0.7 and guided_from is 0.4; ")
+    assert parse(guided_from=0.5, guided_until=0.5)["guided_until"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

@@ -57,6 +57,14 @@ def test_each_branch_runs_once_and_is_recorded_once(graphed):
     assert made[5:] == ["released"] * 2
 
 
+def test_an_evaluation_that_chooses_and_one_that_reuses_are_two_recordings(graphed):
+    graphed._predict = lambda x, t, conditional, choose: x * t + 2 * conditional + choose
+    for step in range(6):
+        x, t, choose = torch.randn(3), torch.tensor([float(step)]), step % 2 == 0
+        assert torch.equal(graphed(x, t, True, choose), x * t + 2 + choose)
+    assert made == ["first", "first", (True, True, (3,)), (True, False, (3,))]
+
+
 def test_a_recording_that_fails_is_told_once_and_costs_nothing_but_speed(graphed, monkeypatch, caplog):
     def refuse(*_):
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
