@@ -26,7 +26,8 @@ Prediction = Literal["velocity", "sample"]
 class SamplingConfig:
     """Defaults of a rectified-flow sampling loop.
 
-    The last five are approximations that save evaluations or parts of them; as they stand here none is in use.
+    The last five are approximations that save evaluations or parts of them; as they stand here none is in use. They
+    are the user's alone (``GenerationOptions`` has the same defaults): no preset sets them.
     """
 
     steps: int
