@@ -5,8 +5,8 @@
 The field is a ball of radius 0.8 of the half side in a band of ``--band`` voxels to each side, in whole cells of 8
 voxels for the flood, as a decoder gives it. ``surface``: the band's surface, and scikit-image's of the whole grid.
 ``far``: the same with a far field of half the resolution, as the sign refiner leaves it. ``flood``: what is inside, and
-labels of the whole grid. ``hand-over``: the surface of half the resolution to latent cells, and the distance of every
-voxel of a grid (an eighth of the resolution on both sides; ``hand-over-full``: ours alone at the resolution).
+labels of the whole grid. ``hand-over``: a surface to latent cells of an eighth of the resolution, and the distance of
+every voxel to it; ``hand-over-full``: ours alone, from the surface of half the resolution to the whole resolution.
 ``decimate``: the surface of a quarter of the resolution to 5 %, in rounds, and in one step.
 """
 
@@ -183,7 +183,7 @@ def hand_over_ours(options, divisor=8):
 
     def prepare():
         size = side_of(options) // divisor
-        mesh = ball_mesh(side_of(options) // 2, options.band)
+        mesh = ball_mesh(max(size // 2, 16), options.band)
         return lambda: len(latent_coords(mesh, size, CELL, device=options.device))
 
     return prepare
@@ -195,7 +195,7 @@ def hand_over_dense(options):
 
     def prepare():
         size = side_of(options) // 8
-        mesh = ball_mesh(side_of(options) // 2, options.band)
+        mesh = ball_mesh(max(size // 2, 16), options.band)
 
         def work():
             axis = np.arange(size) / (size - 1) - 0.5
