@@ -126,8 +126,8 @@ def submit(
             sparse_guidance, iso_level (-0.99 to 0.99), faces (triangles at most), max_tokens, background ("auto",
             "alpha", "none"), interior ("sign", "flood", "keep"), remove_floaters, remove_interior, and the
             approximations solver ("euler", "multistep", "heun"), guided_from, guided_until (0 to 1),
-            unconditional_every, selection_every. What is not given, or None, is the server's or the preset's own; the
-            scene's settings are not looked at.
+            unconditional_every, selection_every; and memory ("auto", "all", "stage", "stream"). What is not given, or
+            None, is the server's or the preset's own; the scene's settings are not looked at.
 
     Raises:
         S2MeshError: for a picture that cannot be used, an unknown option or a value that the server is known to refuse.

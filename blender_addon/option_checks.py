@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 SIMPLE = ("remove_interior", "remove_floaters", "background", "interior")
 SWITCHED = ("dense_steps", "sparse_steps", "dense_guidance", "sparse_guidance", "iso_level", "faces", "max_tokens")
 NAMES = ("preset", "resolution", "seed", *SWITCHED, *SIMPLE)  # those of the panel and the operator
-# Approximations that save time; what they cost depends on the model. Scripts may give them, the panel has them not.
-EXPERT = ("solver", "guided_from", "guided_until", "unconditional_every", "selection_every")
+# Approximations that save time, which cost what depends on the model, and where networks are kept. Scripts may give
+# them, the panel has them not.
+EXPERT = ("solver", "guided_from", "guided_until", "unconditional_every", "selection_every", "memory")
 
 
 def options_from(settings: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from core.config.presets import ModelPreset
 from core.errors import CheckpointError, ConfigError, DeviceMemoryError
 from core.models.dinov2_keys import match_layout
 from core.models.registry import build
+from core.models.streaming import stream_blocks
 from core.nn.precision import set_compute_dtype
 
 _NAMED = 4  # keys that an error names before it only counts
@@ -29,6 +30,7 @@ def load_network(
     dtype: torch.dtype = torch.float32,
     expected_config: Any = None,
     check_finite: bool = False,
+    streamed: bool = False,
 ) -> nn.Module:
     """Build the network that ``path`` describes and load its weights, in eval mode.
 
@@ -41,6 +43,7 @@ def load_network(
         dtype: float32, bfloat16 or float16.
         expected_config: what the file must describe, except for the scale and shift of its latents.
         check_finite: refuse weights that are not finite.
+        streamed: its ``blocks`` stay in host memory and come to ``device`` when they are used (core.models.streaming).
 
     Raises:
         CheckpointError: if the file cannot be read, is another network, or its tensors are not exactly those needed.
@@ -53,11 +56,12 @@ def load_network(
     if not isinstance(file.config, ConditionerConfig):
         set_compute_dtype(network, dtype)
     key_in_file = matched_keys(network, file.shapes, str(path))
+    here = "cpu" if streamed else device
     filled: dict[str, Tensor] = {}
     with open_tensors(path) as tensors:
         for key, target in network.state_dict().items():
             try:
-                value = tensors.get_tensor(key_in_file[key]).to(device=device, dtype=target.dtype, copy=True)
+                value = tensors.get_tensor(key_in_file[key]).to(device=here, dtype=target.dtype, copy=True)
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(
                     f"{device} has too little free memory for {path.name}. Free some, or use another device."
@@ -68,7 +72,8 @@ def load_network(
     network.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
     assert not left, f"{type(network).__name__} keeps {left} neither in its state dict nor in a constant buffer"
-    return network.to(device).eval()
+    network = stream_blocks(network, device) if streamed else network.to(device)
+    return network.eval()
 
 
 def build_unfilled(config: Any) -> nn.Module:
@@ -155,6 +160,7 @@ class NetworkStore:
         self.dtype = dtype
         self.cuda_graphs = cuda_graphs
         self._loaded: dict[str, nn.Module] = {}
+        self.streamed: set[str] = set()  # of those loaded
         if missing := missing_networks(preset, self.folder):
             remedy = (
                 "Train them with `s2mesh train-starter`, or restore the repository's core/weights."
@@ -166,20 +172,28 @@ class NetworkStore:
                 f"{self.folder} lacks {', '.join(missing)}. {remedy}"
             )
 
-    def get(self, name: str) -> nn.Module:
-        """The network called ``name`` (of ``preset.networks()``)."""
+    def get(self, name: str, *, streamed: bool = False) -> nn.Module:
+        """The network called ``name`` (of ``preset.networks()``); ``streamed`` as for ``load_network``."""
         configs = self.preset.networks()
         if name not in configs:
             raise ConfigError(f"preset {self.preset.name!r} has no network {name!r}. Known: {', '.join(configs)}.")
+        if streamed != (name in self.streamed):
+            self.release(name)
         if name not in self._loaded:
             self._loaded[name] = load_network(
-                self.folder / f"{name}{SUFFIX}", device=self.device, dtype=self.dtype, expected_config=configs[name]
+                self.folder / f"{name}{SUFFIX}",
+                device=self.device,
+                dtype=self.dtype,
+                expected_config=configs[name],
+                streamed=streamed,
             )
+            self.streamed |= {name} if streamed else set()
         return self._loaded[name]
 
     def release(self, name: str) -> None:
         """Forget the network; its memory is free once no one else holds it."""
         self._loaded.pop(name, None)
+        self.streamed.discard(name)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -188,12 +202,19 @@ class NetworkStore:
 
 
 class _EmptyHasNoMemory(TorchFunctionMode):
-    """Sends ``torch.empty``, with which parameters are made, to the meta device; constants stay real."""
+    """Sends ``torch.empty``, with which parameters are made, to the meta device; constants stay real.
+
+    Start values are not drawn there: it would change nothing, and load a compiler that takes a second.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.empty and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if tensor.is_meta:
+                return tensor
         return func(*args, **kwargs)
 
 

@@ -15,6 +15,7 @@ MeshFormat = Literal["glb", "obj", "ply", "stl"]
 Background = Literal["auto", "alpha", "none"]
 Interior = Literal["sign", "flood", "keep"]
 Solver = Literal["euler", "multistep", "heun"]
+Memory = Literal["auto", "all", "stage", "stream"]
 
 MESH_FORMATS: tuple[str, ...] = get_args(MeshFormat)
 MAX_SEED = 2**63 - 1
@@ -120,6 +121,11 @@ class GenerationOptions:
         "Choose the blocks of sparse attention only every so many evaluations of a branch; 1 is exact.",
         minimum=1,
         maximum=MAX_EVERY,
+    )
+    memory: Memory = option(
+        "auto",
+        "Networks on the device. all: keep them, fastest; stage: those in use; stream: their blocks one by one, "
+        "slowest; auto: what fits.",
     )
     device: DeviceName = option("auto", "Where to compute: auto, cpu, cuda, cuda:INDEX or mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(

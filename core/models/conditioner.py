@@ -65,19 +65,21 @@ class ImageConditioner(nn.Module):
             tokens = out[0] if isinstance(out, tuple) else out  # a tuple before transformers 5
         return F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-5)
 
-    def foreground_tokens(self, tokens: Tensor, mask: Tensor) -> SparseTensor:
-        """The tokens of v1.0: class, registers, and the patches that the object touches.
 
-        Args:
-            tokens: [B, T, W], from ``forward``.
-            mask: [B, 1, S, S], above 0 on the object.
+def foreground_tokens(config: ConditionerConfig, tokens: Tensor, mask: Tensor) -> SparseTensor:
+    """The tokens of v1.0: class, registers, and the patches that the object touches.
 
-        Returns:
-            Tokens with coordinates, sample after sample: class and registers at (b, 0, 0, 1), a patch of
-            column w and row h at (b, w, h, 0).
-        """
-        patches = F.max_pool2d(mask.float(), self.config.patch_size)[:, 0] > 0  # [B, G, G]
-        return select_foreground(tokens, patches, num_prefix=1 + self.config.num_registers)
+    Args:
+        config: of the encoder that ``tokens`` come from.
+        tokens: [B, T, W].
+        mask: [B, 1, S, S], above 0 on the object.
+
+    Returns:
+        Tokens with coordinates, sample after sample: class and registers at (b, 0, 0, 1), a patch of
+        column w and row h at (b, w, h, 0).
+    """
+    patches = F.max_pool2d(mask.float(), config.patch_size)[:, 0] > 0  # [B, G, G]
+    return select_foreground(tokens, patches, num_prefix=1 + config.num_registers)
 
 
 def select_foreground(tokens: Tensor, patches: Tensor, *, num_prefix: int) -> SparseTensor:

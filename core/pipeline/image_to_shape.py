@@ -1,43 +1,24 @@
-"""The whole walk from one picture to one mesh, in one function."""
+"""One picture to one mesh, or several to one each: the walk from stage to stage, and what comes of it."""
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 
 from core import __version__
 from core.config.base import to_dict
 from core.config.generation import GenerationOptions
-from core.config.presets import ModelPreset, SamplingConfig
-from core.config.stages import CLEANUP, IMAGE, STRUCTURE, decode, detail, refine, surface
-from core.errors import NoSurfaceError
-from core.geometry.components import remove_enclosed, remove_floaters
-from core.geometry.isosurface import extract_field
+from core.config.stages import IMAGE, STRUCTURE
 from core.geometry.mesh import Mesh
-from core.geometry.simplify import simplify
-from core.imaging.background import MattingModel, remove_background
-from core.imaging.load import ImageSource, RGBAImage, load_image
-from core.imaging.preprocess import preprocess, to_tensor
-from core.pipeline import stages
-from core.pipeline.hand_over import Structure, in_blocks, mesh_to_cells, occupied_cells, on_grid, unrefined_field
-from core.pipeline.progress import CancelToken, OnProgress, StageReporter
-from core.sparse.tensor import SparseTensor
-
-_CLEANUP_STEPS = 12  # loose pieces, the interior, and the rest for decimation, which is done in rounds
-
-
-class Networks(Protocol):
-    """Where the networks come from; ``core.checkpoints.load.NetworkStore`` is one."""
-
-    preset: ModelPreset
-    device: torch.device
-    dtype: torch.dtype
-    cuda_graphs: bool
-
-    def get(self, name: str) -> nn.Module: ...
+from core.imaging.background import MattingModel
+from core.imaging.load import ImageSource, RGBAImage
+from core.pipeline.hand_over import Structure
+from core.pipeline.memory_plan import MemoryPlan
+from core.pipeline.progress import CancelToken, OnProgress, Progress, StageReporter
+from core.pipeline.residency import Networks, Resident, plan_run
+from core.pipeline.walk import Stages, Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +30,18 @@ class GenerationResult:
     settings: dict[str, Any]  # every option with its value, fit for JSON; the same settings give the same mesh
     seed: int
     num_tokens: dict[str, int]  # of each sparse stage, by its name
-    timings: dict[str, float]  # seconds of each stage
+    timings: dict[str, float]  # seconds of each stage; of the whole group where pictures shared one
     notes: tuple[str, ...]  # sentences for the user: what was done to the picture, what fell back
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Picture:
+    """What one mesh is made of."""
+
+    image: ImageSource  # a path, the bytes of a file, a Pillow image or an array
+    seed: int | None = None  # None: that of the options
+
+
 def generate(
     image: ImageSource,
     networks: Networks,
@@ -64,6 +52,7 @@ def generate(
     on_structure: Callable[[Structure], None] | None = None,
     cancel: CancelToken | None = None,
     matting: MattingModel | None = None,
+    run: Resident | None = None,
 ) -> GenerationResult:
     """One picture to one mesh.
 
@@ -71,132 +60,139 @@ def generate(
         image: a path, the bytes of a file, a Pillow image or an array.
         networks: the networks of a preset, on their device and in their dtype.
         options: what the user asks for; its preset, device and dtype were used to make ``networks``.
-        on_progress: called at the start of each stage and after each step.
+        on_progress: called at the start of each stage and after each step; a stage that ran out of memory starts anew.
         on_picture: called once, with the picture as it is used: its alpha shows what is taken for the object.
         on_structure: called once, with the coarse shape, as soon as it is known.
         cancel: asked at every step.
         matting: a network for backgrounds that are not plain.
+        run: ``Resident(networks, plan_run(networks, options))``, for those who loaded networks ahead with it.
 
     Raises:
         InputError: for a picture that cannot be used.
         ConfigError: for a resolution that the preset does not have, or more tokens than allowed.
         NoSurfaceError: if no shape is found, or the field never crosses the iso level.
+        DeviceMemoryError: if memory runs out, naming the stage; the next mode of the memory plan was tried.
         CheckpointError: for weights that are missing or damaged, when they are first needed.
         GenerationCancelled: after ``cancel.cancel()``.
     """
-    # L image tokens, S pixels a side, r latents and R cells a side, N cells, M voxels, C channels
-    preset, device = networks.preset.up_to(options.resolution), networks.device
-    dtype = stages.latent_dtype(networks.dtype)
-    noise = torch.Generator().manual_seed(options.seed)
-    report = StageReporter(on_progress, cancel)
+    outcomes = generate_many(
+        [Picture(image)],
+        networks,
+        options,
+        on_progress=None if on_progress is None else lambda _, progress: on_progress(progress),
+        on_picture=None if on_picture is None else lambda _, picture: on_picture(picture),
+        on_structure=None if on_structure is None else lambda _, structure: on_structure(structure),
+        cancel=cancel,
+        matting=matting,
+        run=run,
+    )
+    (outcome,) = (outcome for _, outcome in outcomes)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
-    with report.stage(IMAGE, 2) as step:
-        picture = remove_background(load_image(image), options.background, matting)
-        notes = list(picture.warnings)
-        if on_picture is not None:
-            on_picture(picture)
-        pixels, mask = to_tensor(*preprocess(picture, preset.conditioner.image_size))  # [1, 3, S, S], [1, 1, S, S]
-        step(1, 2)
-        conditioner = networks.get("conditioner")
-        tokens = conditioner(pixels.to(device)).to(networks.dtype)  # [1, L, Cc]
 
-    sampling = _sampling(preset.dense.sampling, options, dense=True)
-    with report.stage(STRUCTURE, sampling.steps + 1) as step:
-        shape = stages.structure_noise_shape(preset.dense, 1)
-        start = stages.draw_noise(shape, noise, device, dtype)  # [1, C, r, r, r]
-        latent = stages.sample_structure(
-            networks.get("dense_dit"), tokens, start, sampling, lambda done, total: step(done, total + 1),
-            cuda_graphs=networks.cuda_graphs,
-        )  # [1, C, r, r, r]  # fmt: skip
-        probability, field = stages.decode_structure(networks.get("dense_vae"), latent, preset.dense)  # [1, R, R, R]
-        coords, threshold = occupied_cells(probability, preset.dense.occupancy_threshold)  # [N, 4]
-    if threshold < preset.dense.occupancy_threshold:
-        notes.append(f"the picture gave a faint shape; cells from occupancy {threshold:.3g} on were taken.")
-    structure = Structure(coords[:, 1:].cpu().numpy(), preset.dense.resolution)
-    if on_structure is not None:
-        on_structure(structure)
-    coords = on_grid(coords, preset.dense.resolution, preset.sparse[0].dit.resolution)  # [N, 4]
+@torch.inference_mode()
+def generate_many(
+    pictures: Sequence[Picture],
+    networks: Networks,
+    options: GenerationOptions,
+    *,
+    on_progress: Callable[[int, Progress], None] | None = None,
+    on_picture: Callable[[int, RGBAImage], None] | None = None,
+    on_structure: Callable[[int, Structure], None] | None = None,
+    cancel: CancelToken | None = None,
+    matting: MattingModel | None = None,
+    run: Resident | None = None,
+) -> Iterator[tuple[int, GenerationResult | Exception]]:
+    """Several pictures, or one with several seeds, stage by stage: each network is loaded once for all.
 
-    num_tokens: dict[str, int] = {}
-    for number, stage in enumerate(preset.sparse):
-        side, last = stage.resolution, number + 1 == len(preset.sparse)
-        coords = in_blocks(coords, stage, options.max_tokens or stage.max_tokens)  # [N, 4]
-        num_tokens[detail(side)] = len(coords)
+    The first two stages see several pictures at once where the memory plan allows it (``MemoryPlan.batch``); results
+    are those that each picture has alone, up to the rounding of such a batch.
 
-        sampling = _sampling(stage.sampling, options, dense=False)
-        with report.stage(detail(side), sampling.steps) as step:
-            dit = networks.get(f"sparse_dit_{side}")
-            cond = stages.sparse_condition(dit, conditioner, tokens, mask.to(device))  # [1, L, Cc], or sparse
-            start = stages.draw_noise((len(coords), stage.dit.in_channels), noise, device, dtype)  # [N, C]
-            coarse = None
-            if number == 0 and field is not None and stage.start_noise < 1:
-                vae = networks.get(f"sparse_vae_{side}")
-                coarse = stages.coarse_latent(vae, field[0], preset.dense.field_cells, coords, stage)  # [N, C]
-            latent = stages.sample_detail(
-                dit, cond, SparseTensor(start, coords, batch_size=1), sampling, step,
-                coarse=coarse, start=1.0 if coarse is None else stage.start_noise, cuda_graphs=networks.cuda_graphs,
-            )  # fmt: skip
+    Args:
+        As of ``generate``; callbacks are given the place of the picture in ``pictures`` first.
 
-        with report.stage(decode(side), stage.vae.chunk_size**3) as step:
-            vae = networks.get(f"sparse_vae_{side}")
-            sdf, feats = stages.decode_field(vae, latent, stage, step)  # [M, 1]
+    Yields:
+        The place of a picture and its result, or what ``generate`` would have raised for it; as soon as it is known,
+        each place once. One that fails does not stop the others.
 
-        # The user's level is that of the surface he gets; the surfaces before it only say where there is something.
-        level = options.iso_level if last and options.iso_level is not None else stage.iso_level
-        interior = options.interior if last else "sign"
-        refined = None
-        if stage.refiner is not None:
-            with report.stage(refine(side), 1) as step:
-                if stage.refiner.kind == "sdf" or interior == "sign":
-                    refined = stages.refine_field(networks.get(f"refiner_{side}"), level, sdf, feats, step)[0]
-                else:
-                    refined = unrefined_field(sdf, stage, level, interior)
-        del feats, latent
+    Raises:
+        ConfigError: for a resolution that the preset does not have.
+        CheckpointError, DiskFullError, GenerationCancelled: what ends the work on all of them.
+    """
+    run = run or Resident(networks, plan_run(networks, options))
+    preset, several = run.plan.preset, len(pictures) > 1
+    do = Stages(run, options, matting, several=several)
+    walks = [
+        Walk(
+            index=index,
+            image=picture.image,
+            seed=options.seed if picture.seed is None else picture.seed,
+            report=StageReporter(_of(on_progress, index), cancel),
+            on_picture=_of(on_picture, index) or _ignored,
+            on_structure=_of(on_structure, index) or _ignored,
+        )
+        for index, picture in enumerate(pictures)
+    ]
+    try:
+        do.together(walks, IMAGE, do.see)
+        yield from _failures(walks)
+        do.together(walks, STRUCTURE, do.shape)
+        yield from _failures(walks)
+        for number in range(len(preset.sparse)):
+            last = number + 1 == len(preset.sparse)
+            do.alone(walks, lambda walk, number=number: do.detail(walk, number))
+            yield from _failures(walks)
+            for walk in list(walks):
+                do.alone([walk], lambda walk, number=number: do.mesh(walk, number))
+                if last:
+                    do.alone([walk], do.clean)
+                yield from _failures(walks)
+                if last and walk in walks:
+                    walks.remove(walk)
+                    yield walk.index, _result(walk, options, run)
+    finally:
+        run.close()
 
-        with report.stage(surface(side), 1 if last else 2) as step:
-            if refined is None:
-                refined = unrefined_field(sdf, stage, level, interior)
-            mesh = extract_field(refined, level)
-            del sdf, refined
-            if not last:
-                step(1, 2)
-                coords = mesh_to_cells(mesh, preset.sparse[number + 1], device)  # [N, 4]
 
-    with report.stage(CLEANUP, _CLEANUP_STEPS) as step:
-        if options.remove_floaters:
-            mesh = remove_floaters(mesh)
-        step(1, _CLEANUP_STEPS)
-        if options.remove_interior and options.interior != "keep":
-            mesh = remove_enclosed(mesh)
-        step(2, _CLEANUP_STEPS)
-        if options.faces is not None:
-            rest = _CLEANUP_STEPS - 2
-            mesh = simplify(
-                mesh, options.faces, on_faces=lambda done, total: step(2 + rest * done // total, _CLEANUP_STEPS)
-            )
-    if not mesh.num_faces:
-        raise NoSurfaceError("nothing is left of the mesh after cleaning. Try another seed or more faces.")
+def _of(callback: Callable[[int, Any], None] | None, index: int) -> Callable[[Any], None] | None:
+    """The callback of one picture."""
+    return None if callback is None else lambda value: callback(index, value)
 
+
+def _ignored(value: Any) -> None:
+    """Where nobody listens."""
+
+
+def _failures(walks: list[Walk]) -> Iterator[tuple[int, Exception]]:
+    """Those that have failed, which leave ``walks``."""
+    for walk in [walk for walk in walks if walk.failure is not None]:
+        walks.remove(walk)
+        yield walk.index, walk.failure
+
+
+def _result(walk: Walk, options: GenerationOptions, run: Resident) -> GenerationResult:
     return GenerationResult(
-        mesh=mesh,
-        structure=structure,
-        settings=resolved_settings(options, preset, device, networks.dtype),
-        seed=options.seed,
-        num_tokens=num_tokens,
-        timings=report.timings,
-        notes=tuple(notes),
+        mesh=walk.mesh,
+        structure=walk.structure,
+        settings=resolved_settings(options, run.plan, run.networks, walk.seed),
+        seed=walk.seed,
+        num_tokens=walk.num_tokens,
+        timings=walk.report.timings,
+        notes=(*walk.notes, *run.notes),
     )
 
 
-def resolved_settings(
-    options: GenerationOptions, preset: ModelPreset, device: torch.device, dtype: torch.dtype
-) -> dict[str, Any]:
+def resolved_settings(options: GenerationOptions, plan: MemoryPlan, networks: Networks, seed: int) -> dict[str, Any]:
     """The options with the preset's values where the user gave none, and the versions: a result can be made again.
 
-    What a sparse stage has of its own is a list, one value for each stage of ``preset`` (those that ran).
+    What a sparse stage has of its own is a list, one value for each stage that ran. ``memory`` is the mode that
+    the run ended in.
     """
+    preset = plan.preset
     dense, final = preset.dense.sampling, preset.sparse[-1]
-    settings = to_dict(options)
+    settings = {**to_dict(options), "seed": seed, "memory": plan.mode}
     own = {
         "resolution": final.resolution,
         "dense_steps": dense.steps,
@@ -212,22 +208,6 @@ def resolved_settings(
         settings[key] = value if settings[key] is None else settings[key]
     for key, values in of_stages.items():
         settings[key] = values if settings[key] is None else [settings[key]] * len(values)
-    machine = {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+    machine = {"device": str(networks.device), "dtype": str(networks.dtype).removeprefix("torch.")}
     versions = {"s2mesh": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {**settings, "preset": preset.name, **machine, "versions": versions}
-
-
-def _sampling(sampling: SamplingConfig, options: GenerationOptions, *, dense: bool) -> SamplingConfig:
-    """The preset's sampling with what the user asked for."""
-    steps = options.dense_steps if dense else options.sparse_steps
-    guidance = options.dense_guidance if dense else options.sparse_guidance
-    return replace(
-        sampling,
-        steps=sampling.steps if steps is None else steps,
-        guidance=sampling.guidance if guidance is None else guidance,
-        solver=options.solver,
-        guided_from=options.guided_from,
-        guided_until=options.guided_until,
-        unconditional_every=options.unconditional_every,
-        selection_every=options.selection_every,
-    )

@@ -6,8 +6,8 @@ token may be cancelled from any thread; the generation stops at its next step.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from core.errors import GenerationCancelled
@@ -78,3 +78,16 @@ class StageReporter:
             self._cancel.raise_if_cancelled()
         if self._on_progress is not None:
             self._on_progress(progress)
+
+
+@contextmanager
+def reported_together(reporters: Sequence[StageReporter], name: str, steps: int) -> Iterator[Step]:
+    """A stage of several generations at once: each step is one of all."""
+    with ExitStack() as stack:
+        own = [stack.enter_context(reporter.stage(name, steps)) for reporter in reporters]
+
+        def step(done: int, total: int) -> None:
+            for tell in own:
+                tell(done, total)
+
+        yield step

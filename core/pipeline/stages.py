@@ -10,13 +10,14 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from core.config.models import ConditionerConfig, SparseDiTConfig
 from core.config.presets import DenseStageConfig, SamplingConfig, SparseStageConfig
 from core.flow.guidance import guided, guided_together
 from core.flow.prediction import as_velocity
 from core.flow.sampler import SAMPLERS, Velocity
 from core.flow.schedule import rounded_timestep, sigmas
 from core.geometry.coarse_field import cell_voxels, refined_field
-from core.models.conditioner import ImageConditioner
+from core.models.conditioner import foreground_tokens
 from core.models.dense_dit import DenseDiT
 from core.models.dense_vae import DenseShapeVAE
 from core.models.refiner import SDFRefiner, SignRefiner
@@ -144,13 +145,13 @@ def decode_structure(
 
 
 def sparse_condition(
-    dit: SparseDiT,
-    conditioner: ImageConditioner,
+    dit: SparseDiTConfig,
+    conditioner: ConditionerConfig,
     tokens: Tensor,  # [B, L, Cc]
     mask: Tensor,  # [B, 1, S, S]
 ) -> Condition:
     """All image tokens; for v1.0 those of the object alone, with their places in the picture."""
-    return conditioner.foreground_tokens(tokens, mask) if dit.config.sparse_conditions else tokens
+    return foreground_tokens(conditioner, tokens, mask) if dit.sparse_conditions else tokens
 
 
 def sample_detail(
@@ -208,11 +209,12 @@ def decode_field(
     latent: SparseTensor,  # [N, C]
     stage: SparseStageConfig,
     on_chunk: Step,
+    memory_budget: int | None = None,  # bytes for the convolutions; None: the number of chunks that the preset has
 ) -> tuple[SparseTensor, SparseTensor | None]:
     """Signed distances [M, 1] in truncation bands, positive outside, and the features that a refiner wants."""
     if stage.refiner is not None and stage.refiner.kind == "sdf":
-        return vae.decode(latent, return_feats=True, on_chunk=on_chunk)
-    return vae.decode(latent, on_chunk=on_chunk), None
+        return vae.decode(latent, return_feats=True, on_chunk=on_chunk, memory_budget=memory_budget)
+    return vae.decode(latent, on_chunk=on_chunk, memory_budget=memory_budget), None
 
 
 def refine_field(

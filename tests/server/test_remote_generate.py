@@ -205,7 +205,7 @@ def test_every_option_of_a_job_reaches_the_server(run, server, picture):
     line = "--seed 9 --resolution 32 --steps 2 --sparse-steps 1 --guidance 2 --sparse-guidance 3 --iso 0.1 --faces 90 "
     line += "--max-tokens 9000 --background none --interior keep --no-remove-floaters --no-remove-interior "
     line += "--preset tiny --format stl --solver heun --guided-from 0.8 --guided-until 0.2 --unconditional-every 2 "
-    line += "--selection-every 3"
+    line += "--selection-every 3 --memory stage"
     assert run(picture, *line.split())[0] == 0
     with Client(data_dir=server.data_dir) as client:
         options = next(client.jobs(limit=1))["options"]
@@ -213,7 +213,8 @@ def test_every_option_of_a_job_reaches_the_server(run, server, picture):
         "preset": "tiny", "seed": 9, "resolution": 32, "dense_steps": 2, "sparse_steps": 1, "dense_guidance": 2.0,
         "sparse_guidance": 3.0, "iso_level": 0.1, "faces": 90, "max_tokens": 9000, "background": "none",
         "interior": "keep", "remove_floaters": False, "remove_interior": False, "solver": "heun", "guided_from": 0.8,
-        "guided_until": 0.2, "unconditional_every": 2, "selection_every": 3, "formats": ["stl"], "turntable": False,
+        "guided_until": 0.2, "unconditional_every": 2, "selection_every": 3, "memory": "stage", "formats": ["stl"],
+        "turntable": False,
     }  # fmt: skip
 
 

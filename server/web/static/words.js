@@ -40,6 +40,7 @@ const OPTIONS = {
   guided_until: "Guidance until noise level",
   unconditional_every: "Every how many times: without picture",
   selection_every: "Every how many times: choice of blocks",
+  memory: "Device memory",
   turntable: "Turntable animation",
 };
 

@@ -11,6 +11,7 @@ FLAGS = {
     "dense_steps": ("--steps", 9), "sparse_steps": ("--sparse-steps", 8), "iso_level": ("--iso", -0.25),
     "sparse_guidance": ("--sparse-guidance", 2.5), "faces": ("--faces", 999), "max_tokens": ("--max-tokens", 10),
     "background": ("--background", "alpha"), "device": ("--device", "cuda:1"), "dtype": ("--dtype", "float16"),
+    "memory": ("--memory", "stage"),
     "interior": ("--interior", "flood"), "solver": ("--solver", "heun"), "guided_from": ("--guided-from", 0.75),
     "guided_until": ("--guided-until", 0.25), "unconditional_every": ("--unconditional-every", 2),
     "selection_every": ("--selection-every", 3),

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from core.config.models import ConditionerConfig
-from core.models.conditioner import IMAGENET_MEAN, IMAGENET_STD, ImageConditioner
+from core.models.conditioner import IMAGENET_MEAN, IMAGENET_STD, ImageConditioner, foreground_tokens
 from core.models.dinov2_keys import from_hub, match_layout, to_hub
 
 CONFIG = ConditionerConfig(image_size=28, patch_size=7, width=16, num_blocks=2, num_heads=2, num_registers=3)
@@ -123,12 +123,12 @@ def test_bfloat16_weights_give_float32_tokens(conditioner):
     assert (out - expected).norm() < 0.1 * expected.norm()
 
 
-def test_foreground_tokens_keep_prefix_and_marked_patches(conditioner):
+def test_foreground_tokens_keep_prefix_and_marked_patches():
     tokens = torch.randn(2, CONFIG.num_tokens, CONFIG.width)
     mask = torch.zeros(2, 1, 28, 28)
     mask[0, 0, 8, 20] = 0.5  # row 1, column 2
     mask[1, 0, 27, 0] = 1.0  # row 3, column 0
-    kept = conditioner.foreground_tokens(tokens, mask)
+    kept = foreground_tokens(CONFIG, tokens, mask)
     prefix = 1 + CONFIG.num_registers
     assert kept.seqlens == [prefix + 1, prefix + 1]
     assert kept.coords[:prefix].tolist() == [[0, 0, 0, 1]] * prefix

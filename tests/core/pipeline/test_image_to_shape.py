@@ -108,11 +108,12 @@ CHANGES = {
     "selection_every": 2,
 }
 ELSEWHERE = {"preset", "device", "dtype"}  # of the networks that generate is given
+UNSEEN = {"memory"}  # where networks are, which no mesh shows; see test_memory_plan
 REFUSED = {"max_tokens"}  # makes an error, not another mesh; see test_too_many_tokens
 
 
 def test_every_option_has_its_part_in_these_tests():
-    assert {option.name for option in option_table(GenerationOptions)} == {*CHANGES, *ELSEWHERE, *REFUSED}
+    assert {option.name for option in option_table(GenerationOptions)} == {*CHANGES, *ELSEWHERE, *UNSEEN, *REFUSED}
 
 
 TWO = replace(OPTIONS, preset="tiny-two", remove_floaters=False)  # else no enclosed part would be left to remove
