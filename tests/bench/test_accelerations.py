@@ -40,6 +40,9 @@ def test_rows_of_a_tiny_run(tmp_path, capsys, ball):
     assert exact["f_05_to_exact"] > 0.9 and exact["chamfer_to_exact"] < heun["chamfer_to_exact"] < 1
     assert exact["jaccard"].keys() == {"picture", "none"} and "jaccard" not in heun
     assert all(len(steps) == 2 and all(0 <= step <= 1 for step in steps) for steps in exact["jaccard"].values())
+    few = accelerations.solver_errors(networks, [ball], 24)
+    assert [row["evaluations_of_a_branch"] for row in few] == [8, 12, 16, 24]
+    assert few[-1]["euler"] == 0 < few[0]["euler"] and few[0]["multistep"] > 0 < few[0]["heun"]
     assert "forward" not in vars(networks.get("dense_dit")) and "1 of 1" in capsys.readouterr().err
 
 
