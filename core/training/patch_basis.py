@@ -45,6 +45,7 @@ class PatchBasis:
         return coefficients.permute(0, 4, 1, 2, 3).contiguous()
 
     def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             save_file({"mean": self.mean.cpu().contiguous(), "rows": self.rows.cpu().contiguous()}, partial)
 
