@@ -10,6 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from core.config.generation import GenerationOptions
 from core.config.models import ConditionerConfig, SparseDiTConfig
 from core.config.presets import DenseStageConfig, SamplingConfig, SparseStageConfig
 from core.flow.guidance import guided, guided_together
@@ -35,6 +36,22 @@ Condition = Tensor | SparseTensor
 # Up to so many tokens a batch the dense stage evaluates both branches of guidance at once. On a CPU core the starter's
 # 64 tokens gain 15 % by it, the release's 4096 lose 2 %; a GPU is full from about 8192 on.
 TOGETHER_TOKENS = {"cpu": 512, "cuda": 8192}
+
+
+def with_options(sampling: SamplingConfig, options: GenerationOptions, *, dense: bool) -> SamplingConfig:
+    """The preset's sampling with what the user asked for."""
+    steps = options.dense_steps if dense else options.sparse_steps
+    guidance = options.dense_guidance if dense else options.sparse_guidance
+    return replace(
+        sampling,
+        steps=sampling.steps if steps is None else steps,
+        guidance=sampling.guidance if guidance is None else guidance,
+        solver=options.solver,
+        guided_from=options.guided_from,
+        guided_until=options.guided_until,
+        unconditional_every=options.unconditional_every,
+        selection_every=options.selection_every,
+    )
 
 
 def latent_dtype(compute: torch.dtype) -> torch.dtype:

@@ -9,16 +9,23 @@ N cells, M voxels, C channels.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from core.config.generation import GenerationOptions, Interior
-from core.config.presets import SamplingConfig, SparseStageConfig
+from core.config.presets import SparseStageConfig
 from core.config.stages import CLEANUP, IMAGE, STRUCTURE, decode, detail, refine, surface
-from core.errors import CheckpointError, DeviceMemoryError, DiskFullError, GenerationCancelled, NoSurfaceError
+from core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    DiskFullError,
+    GenerationCancelled,
+    NoSurfaceError,
+    is_memory_error,
+)
 from core.geometry.components import remove_enclosed, remove_floaters
 from core.geometry.isosurface import extract_field
 from core.geometry.mesh import Mesh
@@ -85,7 +92,7 @@ class Stages:
         """``do`` for one picture after the other."""
         for walk in walks:
             if walk.failure is None:
-                with _kept([walk]):
+                with _kept(walk, memory=True):
                     do(walk)
 
     def together(self, walks: list[Walk], stage: str, do: Callable[[list[Walk]], None]) -> None:
@@ -116,7 +123,9 @@ class Stages:
         with contextlib.ExitStack() as reported:
             seen = []
             for walk in group:
-                with _kept([walk]):
+                if walk.failure is not None:
+                    continue  # before memory ran out
+                with _kept(walk, memory=False):
                     stage = walk.report.stage(IMAGE, 2)
                     step = stage.__enter__()
                     self._prepare(walk)
@@ -141,7 +150,7 @@ class Stages:
     def shape(self, group: list[Walk]) -> None:
         """The coarse shape: ``structure``, ``coords`` and ``field``."""
         dense = self.preset.dense
-        sampling = with_options(dense.sampling, self.options, dense=True)
+        sampling = stages.with_options(dense.sampling, self.options, dense=True)
         one = stages.structure_noise_shape(dense, 1)
         self.run.enter("dense_dit", "dense_vae")
         with reported_together([walk.report for walk in group], STRUCTURE, sampling.steps + 1) as step:
@@ -153,7 +162,9 @@ class Stages:
             )  # [B, C, r, r, r]  # fmt: skip
             probability, fields = stages.decode_structure(self.run.get("dense_vae"), latent, dense)  # [B, R, R, R]
         for row, walk in enumerate(group):
-            with _kept([walk]):
+            if walk.structure is not None or walk.failure is not None:
+                continue  # before memory ran out
+            with _kept(walk, memory=False):
                 self._take_shape(walk, probability[row : row + 1], None if fields is None else fields[row])
 
     def _take_shape(self, walk: Walk, probability: Tensor, coarse: Tensor | None) -> None:
@@ -178,7 +189,7 @@ class Stages:
         coords = in_blocks(walk.coords.to(self.device), stage, self.options.max_tokens or stage.max_tokens)  # [N, 4]
         walk.num_tokens[detail(side)], walk.coords = count, None
         self.run.plan = self.run.plan.for_tokens(side, count)
-        sampling = with_options(stage.sampling, self.options, dense=False)
+        sampling = stages.with_options(stage.sampling, self.options, dense=False)
         coarse_start = number == 0 and walk.field is not None and stage.start_noise < 1
 
         def sample() -> SparseTensor:
@@ -314,28 +325,17 @@ def _itself(found: RefinedField) -> RefinedField:
 
 
 @contextlib.contextmanager
-def _kept(walks: list[Walk]) -> Iterator[None]:
-    """An error becomes that of the pictures, but for what the next one would meet too."""
+def _kept(walk: Walk, *, memory: bool) -> Iterator[None]:
+    """An error becomes that of the picture, but for what the next one would meet too.
+
+    Args:
+        memory: also memory that ran out; within ``Resident.attempt`` it goes up to that.
+    """
     try:
         yield
     except _OF_ALL:
         raise
     except Exception as error:
-        for walk in walks:
-            walk.failure = error
-
-
-def with_options(sampling: SamplingConfig, options: GenerationOptions, *, dense: bool) -> SamplingConfig:
-    """The preset's sampling with what the user asked for."""
-    steps = options.dense_steps if dense else options.sparse_steps
-    guidance = options.dense_guidance if dense else options.sparse_guidance
-    return replace(
-        sampling,
-        steps=sampling.steps if steps is None else steps,
-        guidance=sampling.guidance if guidance is None else guidance,
-        solver=options.solver,
-        guided_from=options.guided_from,
-        guided_until=options.guided_until,
-        unconditional_every=options.unconditional_every,
-        selection_every=options.selection_every,
-    )
+        if not memory and is_memory_error(error):
+            raise
+        walk.failure = error
