@@ -177,7 +177,7 @@ class NetworkStore:
         configs = self.preset.networks()
         if name not in configs:
             raise ConfigError(f"preset {self.preset.name!r} has no network {name!r}. Known: {', '.join(configs)}.")
-        if streamed != (name in self.streamed):
+        if name in self._loaded and streamed != (name in self.streamed):
             self.release(name)
         if name not in self._loaded:
             self._loaded[name] = load_network(

@@ -40,6 +40,7 @@ def examine(models_dir: Path | None = None) -> dict[str, Any]:
     from core.config.presets import PRESETS
     from core.ops.backend import backend_report
     from core.pipeline.devices import available_devices, resolve_dtype
+    from core.pipeline.memory_plan import make_plan
 
     problems = []
     devices = []
@@ -52,10 +53,22 @@ def examine(models_dir: Path | None = None) -> dict[str, Any]:
             problems.append(f"{device} cannot compute: {works}. Update its driver, or use another --device.")
 
     presets = []
+    working = [device for device, entry in zip(available_devices(), devices, strict=True) if entry["works"] is True]
+    device = (working or available_devices()[-1:])[0]
     for preset in PRESETS.values():
         folder = find_preset_folder(preset, models_dir)
         missing = missing_networks(preset, folder)
-        presets.append({"preset": preset.name, "installed": not missing, "folder": str(folder), "missing": missing})
+        plan = make_plan(preset, device, resolve_dtype(device))
+        presets.append(
+            {
+                "preset": preset.name,
+                "installed": not missing,
+                "folder": str(folder),
+                "missing": missing,
+                "memory": plan.mode,
+                "memory_why": plan.why(),
+            }
+        )
     if not any(preset["installed"] for preset in presets):
         problems.append("no preset is installed. Clone the repository again (starter), or see `s2mesh models list`.")
 
@@ -95,6 +108,7 @@ def as_text(report: dict[str, Any]) -> str:
     for entry in report["presets"]:
         state = f"installed in {entry['folder']}" if entry["installed"] else f"not installed ({entry['folder']})"
         lines.append(f"  {entry['preset']:<18} {state}")
+        lines.append(f"  {'':<18} memory {entry['memory_why']}")
     lines += (
         ["", *(f"problem: {problem}" for problem in report["problems"])] if report["problems"] else ["", "all well"]
     )

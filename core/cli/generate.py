@@ -1,40 +1,30 @@
-"""``s2mesh generate``: one or more pictures, each to a mesh."""
+"""``s2mesh generate``: one or more pictures, each to a mesh or, with ``--seeds``, to several."""
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.checkpoints.installed import installed_matting
 from core.cli.errors import DEBUG_VARIABLE, describe, run_reporting
-from core.cli.generate_report import described, peak_memory, result_line, shown_progress
-from core.config.generation import MESH_FORMATS, GenerationOptions, OptionInfo, option_table
+from core.cli.generate_files import Job, plan_jobs, writable_folders
+from core.cli.generate_report import described, peak_memory, result_line, shown_together
+from core.config.generation import MAX_SEED, MESH_FORMATS, GenerationOptions, OptionInfo, option_table
 from core.config.stages import stage_names
-from core.errors import CheckpointError, ConfigError, DiskFullError, InputError
+from core.errors import CheckpointError, ConfigError, DiskFullError
 
 if TYPE_CHECKING:
     from core.checkpoints.load import NetworkStore
     from core.imaging.background import MattingModel
+    from core.pipeline.image_to_shape import GenerationResult
 
-
-@dataclass(frozen=True)
-class Job:
-    """One picture and the files that shall come of it."""
-
-    image: Path
-    output: Path
-    file_format: str
-    preview: Path | None
-
+Facts = dict[str, Any]  # of one mesh, as ``described`` tells them
 
 # Flags that are not the option's name with dashes, and what the command line has to add to a help.
 _FLAGS = {"dense_steps": "--steps", "dense_guidance": "--guidance", "iso_level": "--iso"}
@@ -55,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
         "name in the current folder)")  # fmt: skip
     add("--format", choices=MESH_FORMATS, help="of the mesh (default: OUT's ending, else glb)")
     add("--preview", type=Path, metavar="PNG", help="also draw the mesh; with several pictures a folder")
+    add("--seeds", type=int, default=1, metavar="N", help="so many meshes of each picture, with --seed and the numbers "
+        "that follow it; with more than one, OUT is a folder")  # fmt: skip
     add("--models-dir", type=Path, metavar="DIR", help="where presets that are not bundled are kept")
     add("--no-cuda-graphs", dest="cuda_graphs", action="store_false",
         help="launch every kernel of every step by itself; for finding faults, slower on NVIDIA GPUs")  # fmt: skip
@@ -98,143 +90,62 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, or if any picture failed 2 for the user's mistake, 1 for ours."""
     arguments = build_parser().parse_args(argv)
     options = options_from(arguments)
-    jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
+    seeds = seeds_from(arguments)
+    jobs = plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview, seeds)
     with writable_folders(jobs):
         networks = _networks(options, arguments.models_dir, arguments.cuda_graphs)  # torch is loaded from here on
         matting = installed_matting(arguments.models_dir)
-
-        def make(job: Job) -> dict[str, Any]:
-            return _run(job, options, networks, matting, quiet=arguments.quiet)
-
-        return run_each(jobs, make, as_json=arguments.json, quiet=arguments.quiet)
+        outcomes = _made(jobs, options, networks, matting, quiet=arguments.quiet)
+        return _tell_each(len(jobs), outcomes, as_json=arguments.json, quiet=arguments.quiet)
 
 
-def run_each(jobs: list[Job], make: Callable[[Job], dict[str, Any]], *, as_json: bool, quiet: bool) -> int:
+def seeds_from(arguments: argparse.Namespace) -> list[int]:
+    """The seeds of ``--seeds``, from that of the options on; none where one mesh of each picture is wanted.
+
+    Raises:
+        ConfigError: for a number that is too small, or seeds beyond the largest.
+    """
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds is {arguments.seeds}; it must be 1 or more.")
+    last = arguments.seed + arguments.seeds - 1
+    if last > MAX_SEED:
+        raise ConfigError(f"--seeds {arguments.seeds} from --seed {arguments.seed} on passes the largest, {MAX_SEED}.")
+    return list(range(arguments.seed, last + 1)) if arguments.seeds > 1 else []
+
+
+def run_each(jobs: list[Job], make: Callable[[Job], Facts], *, as_json: bool, quiet: bool) -> int:
     """Make each picture's files and tell the facts that ``make`` returns; a failure stops no other picture.
 
     Returns:
         0, or the status of what failed: 2 if any was the user's mistake, else 1.
     """
+    return _tell_each(len(jobs), ((job, _outcome(make, job)) for job in jobs), as_json=as_json, quiet=quiet)
+
+
+def _tell_each(count: int, outcomes: Iterable[tuple[Job, Facts | Exception]], *, as_json: bool, quiet: bool) -> int:
+    """Tell the facts or the failure of each of ``count`` jobs as they come; returns as ``run_each``."""
     statuses = []
-    for job in jobs:
-        try:
-            facts = make(job)
-        except (CheckpointError, DiskFullError):
-            raise  # the next picture would meet it too
-        except Exception as error:
-            if len(jobs) == 1 and not as_json:
-                raise
-            statuses.append(_tell_failure(job, error, as_json=as_json))
+    for job, outcome in outcomes:
+        if isinstance(outcome, CheckpointError | DiskFullError):
+            raise outcome  # the next picture would meet it too
+        if isinstance(outcome, Exception):
+            if count == 1 and not as_json:
+                raise outcome
+            statuses.append(_tell_failure(job, outcome, as_json=as_json))
             continue
         statuses.append(0)
-        _tell(facts, as_json=as_json, quiet=quiet)
+        _tell(outcome, as_json=as_json, quiet=quiet)
     return 2 if 2 in statuses else max(statuses)
 
 
-# --- where results go ---
-
-
-def plan_jobs(images: list[Path], out: str | None, file_format: str | None, preview: Path | None) -> list[Job]:
-    """Which file each picture becomes. An ``out`` that ends in a slash, or is a folder, is a folder.
-
-    Raises:
-        ConfigError: for a format that contradicts the file's ending, or one file for several pictures.
-    """
-    many, output = len(images) > 1, None if out is None else Path(out)
-    ending = output.suffix.lower().lstrip(".") if output is not None else ""
-    into_folder = output is not None and (many or output.is_dir() or out.endswith(("/", os.sep)))
-    if many and ending in MESH_FORMATS and not output.is_dir():
-        raise ConfigError(f"{output} is one file for {len(images)} pictures. Give a folder with -o.")
-    if many and preview is not None and preview.suffix.lower() == ".png" and not preview.is_dir():
-        raise ConfigError(f"{preview} is one file for {len(images)} pictures. Give a folder with --preview.")
-    if not many and preview is not None and not preview.is_dir() and preview.suffix.lower() != ".png":
-        raise ConfigError(f"the preview {preview} must end in .png.")
-    if output is None or into_folder:
-        chosen = file_format or "glb"
-        folder = output if output is not None else Path()
-        names = _distinct([image.stem or "mesh" for image in images])
-        outputs = [folder / f"{name}.{chosen}" for name in names]
-    else:
-        chosen = _format_of(output, ending, file_format)
-        names, outputs = [images[0].stem], [output if ending else output.with_name(f"{output.name}.{chosen}")]
-    for image, target in zip(images, outputs, strict=True):
-        if target.exists() and image.exists() and target.samefile(image):
-            raise ConfigError(f"{target} is the picture itself. Name another file with -o.")
-    previews = [_preview_path(preview, name, many) for name in names]
-    return [Job(i, o, chosen, p) for i, o, p in zip(images, outputs, previews, strict=True)]
-
-
-def _format_of(output: Path, ending: str, file_format: str | None) -> str:
-    known = ", ".join(MESH_FORMATS)
-    if ending and ending not in MESH_FORMATS:
-        raise ConfigError(f"{output} names no mesh format. End it in one of: {known}.")
-    if ending and file_format and ending != file_format:
-        raise ConfigError(f"{output} ends in .{ending}, but --format is {file_format}. Leave one of them out.")
-    return file_format or ending or "glb"
-
-
-def _preview_path(preview: Path | None, name: str, many: bool) -> Path | None:
-    if preview is None:
-        return None
-    return preview / f"{name}.png" if many or preview.is_dir() else preview
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """The names, with -2, -3 and so on where one was there before."""
-    used: set[str] = set()
-    for index, name in enumerate(names):
-        number = 1
-        while (candidate := name if number == 1 else f"{name}-{number}").lower() in used:
-            number += 1
-        used.add(candidate.lower())
-        names[index] = candidate
-    return names
-
-
-@contextlib.contextmanager
-def writable_folders(jobs: list[Job]) -> Iterator[None]:
-    """Checks every file of ``jobs`` before any long work; folders made for it go again where nothing came into them.
-
-    Raises:
-        InputError: as ``check_writable``.
-    """
-    made = []
+def _outcome(make: Callable[[Job], Facts], job: Job) -> Facts | Exception:
     try:
-        for job in jobs:
-            made += [check_writable(path) for path in (job.output, job.preview) if path is not None]
-        yield
-    finally:
-        for folder in filter(None, made):
-            with contextlib.suppress(OSError):  # it holds results
-                folder.rmdir()
+        return make(job)
+    except Exception as error:
+        return error
 
 
-def check_writable(path: Path) -> Path | None:
-    """Makes the folder of ``path`` if its own folder is there, and tries to write into it, before any long work.
-
-    Returns:
-        The folder if it was made.
-
-    Raises:
-        InputError: saying why it cannot be written.
-    """
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder. Name a file in it.")
-    folder = path.parent
-    new = not folder.exists()
-    try:
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (FileNotFoundError, NotADirectoryError, FileExistsError):
-        raise InputError(f"cannot write {path}: there is no folder {folder}. Create it first.") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}. Choose a folder that you may write to.") from None
-    return folder if new else None
-
-
-# --- one picture ---
+# --- the work ---
 
 
 def _networks(options: GenerationOptions, models_dir: Path | None, cuda_graphs: bool) -> "NetworkStore":
@@ -248,19 +159,35 @@ def _networks(options: GenerationOptions, models_dir: Path | None, cuda_graphs: 
     return NetworkStore(preset, find_preset_folder(preset, models_dir), device, dtype, cuda_graphs=cuda_graphs)
 
 
-def _run(
-    job: Job, options: GenerationOptions, networks: "NetworkStore", matting: "MattingModel | None", *, quiet: bool
-) -> dict[str, Any]:
-    """Generate, write, and say what came out. Files appear by rename, after everything else is done."""
+def _made(
+    jobs: list[Job],
+    options: GenerationOptions,
+    networks: "NetworkStore",
+    matting: "MattingModel | None",
+    *,
+    quiet: bool,
+) -> Iterator[tuple[Job, Facts | Exception]]:
+    """Each job and the facts of its mesh, which is then written, or what went wrong."""
+    from core.pipeline.image_to_shape import Picture, generate_many
+
+    titles = [job.image.name if job.seed is None else f"{job.image.name}, seed {job.seed}" for job in jobs]
+    with shown_together(titles, stage_names(networks.preset), quiet=quiet) as show:
+        pictures = [Picture(job.image, job.seed) for job in jobs]
+        for index, result in generate_many(pictures, networks, options, on_progress=show, matting=matting):
+            if isinstance(result, Exception):
+                yield jobs[index], result
+            else:
+                yield jobs[index], _outcome(lambda job, result=result: _write(job, result, networks), jobs[index])
+
+
+def _write(job: Job, result: "GenerationResult", networks: "NetworkStore") -> Facts:
+    """The files of a result, and what came out. They appear by rename, after everything else is done."""
     from core.files import write_atomically
     from core.geometry.export import write_mesh
     from core.geometry.preview import mesh_png
-    from core.pipeline.image_to_shape import generate
 
     started = time.perf_counter()
-    with shown_progress(job.image.name, stage_names(networks.preset), quiet=quiet) as show:
-        result = generate(job.image, networks, options, on_progress=show, matting=matting)
-        preview = None if job.preview is None else mesh_png(result.mesh)
+    preview = None if job.preview is None else mesh_png(result.mesh)
     extras = {
         "seed": result.seed,
         "settings": result.settings,
@@ -270,7 +197,7 @@ def _run(
     write_mesh(result.mesh, job.output, file_format=job.file_format, extras=extras)
     if preview is not None:
         write_atomically(job.preview, preview)
-    seconds = time.perf_counter() - started
+    seconds = sum(result.timings.values()) + time.perf_counter() - started
     return described(result, str(job.image), str(job.output), seconds, peak_memory(networks.device))
 
 

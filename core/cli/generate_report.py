@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from core.config.stages import Fraction
@@ -36,6 +36,27 @@ def shown_progress(
 
 
 @contextmanager
+def shown_together(titles: list[str], stages: list[str], *, quiet: bool) -> "Iterator[Callable[[int, Progress], None]]":
+    """As ``shown_progress`` for several that walk together: on a terminal one bar for all, else lines with titles.
+
+    What it gives is called with the place of a title first.
+    """
+    if len(titles) == 1 or quiet or not sys.stderr.isatty():
+        with ExitStack() as stack:
+            shows = [stack.enter_context(shown_progress(title, stages, quiet=quiet)) for title in titles]
+            yield lambda index, progress: shows[index](progress)
+        return
+    fractions, done = [Fraction(stages) for _ in titles], [0.0] * len(titles)
+    with _bar(f"{len(titles)} meshes", lambda *_: sum(done) / len(done)) as show:
+
+        def show_one(index: int, progress: "Progress") -> None:
+            done[index] = fractions[index].after(progress.stage, progress.step, progress.steps)
+            show(progress)
+
+        yield show_one
+
+
+@contextmanager
 def _bar(title: str, fraction: FractionOf) -> "Iterator[Callable[[Progress], None]]":
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -50,7 +71,9 @@ def _bar(title: str, fraction: FractionOf) -> "Iterator[Callable[[Progress], Non
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with RichProgress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bars:
         task = bars.add_task("", total=1.0, title=title, stage="loading")
 
         def show(progress: "Progress") -> None:

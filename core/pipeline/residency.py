@@ -126,7 +126,7 @@ class Resident:
     def _exhausted(self, stage: str, cause: str) -> str:
         smaller = [side for side in self.networks.preset.resolutions if side < self.plan.preset.resolutions[-1]]
         remedies = ["close other programs"]
-        remedies += [f"choose resolution {smaller[-1]}"] if smaller else []
+        remedies += [f"choose resolution {smaller[-1]}" if smaller else "choose a smaller preset"]
         remedies += ["choose memory stream"] if self.plan.mode != "stream" else []
         remedies += ["choose another device (cpu uses the machine's own memory)"]
         told = f" ({cause})" if cause else ""

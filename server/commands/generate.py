@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             if getattr(arguments, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} is for a server. Add --server URL or --server {LOCAL}.")
         return local.main(argv)
+    if arguments.seeds != 1:
+        raise ConfigError("--seeds is for work on this machine. Leave it out, or leave --server out.")
     options = job_options(arguments)
     jobs = local.plan_jobs(arguments.images, arguments.output, arguments.format, arguments.preview)
     with (

@@ -31,6 +31,7 @@ from core.config.stages import EXPORT, LOAD
 from core.errors import (
     CheckpointError,
     ConfigError,
+    DeviceMemoryError,
     GenerationCancelled,
     InputError,
     NoSurfaceError,
@@ -47,6 +48,7 @@ from core.pipeline.devices import device_title, resolve_device, resolve_dtype
 from core.pipeline.hand_over import Structure
 from core.pipeline.image_to_shape import GenerationResult, generate
 from core.pipeline.progress import CancelToken, Progress, StageReporter, Step
+from core.pipeline.residency import Resident, plan_run
 from server.worker import protocol
 
 _log = logging.getLogger("s2mesh.worker")
@@ -146,7 +148,7 @@ class Engine:
         self._send(end)
 
     def _load(self, preset_name: str) -> NetworkStore:
-        """The preset's networks, all in memory; those of another preset are dropped first."""
+        """The preset's networks; those of another preset are dropped first."""
         if self._networks is None or self._networks.preset.name != preset_name:
             self._networks = None
             preset = get_preset(preset_name)
@@ -166,6 +168,7 @@ class Engine:
         cause = next(iter(str(error).splitlines()), "") or type(error).__name__
         if is_memory_error(error):
             kind, message = "out_of_memory", f"the device ran out of memory: {cause}"
+            message = str(error) if isinstance(error, DeviceMemoryError) else message
         elif isinstance(error, JobTooLarge):
             kind, message = "job_too_large", str(error)
         elif _is_device_error(error):
@@ -198,10 +201,8 @@ class _Job:
         ours = StageReporter(self._progress, self._cancel)
         with ours.stage(LOAD, 1) as step:
             networks = load(self.options.preset)
-            names = list(networks.preset.up_to(self.options.resolution).networks())
-            for number, name in enumerate(names):
-                networks.get(name)
-                step(number + 1, len(names))
+            run = Resident(networks, plan_run(networks, self.options))
+            run.load_ahead(step)
         picture = Path(self._command.source).read_bytes()
         origin = {"seed": self.options.seed, "image_sha256": hashlib.sha256(picture).hexdigest()}
         result = generate(
@@ -213,6 +214,7 @@ class _Job:
             on_picture=self._write_picture,
             cancel=self._cancel,
             matting=matting,
+            run=run,
         )
         for note in result.notes:
             self._send(protocol.Note(job_id=self._command.job_id, message=note))

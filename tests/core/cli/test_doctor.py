@@ -7,6 +7,7 @@ import torch
 from core.cli import doctor
 from core.config.presets import PRESETS
 from core.ops.backend import OPS
+from core.pipeline.memory_plan import MODES
 
 
 def test_json_names_devices_backends_and_presets(capsys, tmp_path):
@@ -17,6 +18,8 @@ def test_json_names_devices_backends_and_presets(capsys, tmp_path):
     assert report["devices"][-1]["device"] == "cpu" and all(entry["works"] is True for entry in report["devices"])
     assert {entry["op"] for entry in report["backends"]} == set(OPS)
     assert {entry["preset"] for entry in report["presets"]} == set(PRESETS)
+    for entry in report["presets"]:  # also of those that are not installed
+        assert entry["memory"] in MODES and entry["memory_why"].startswith(f"{entry['memory']}: at most about")
 
 
 def test_a_preset_that_lacks_files_is_not_installed(tmp_path):

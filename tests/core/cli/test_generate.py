@@ -122,11 +122,19 @@ def test_several_pictures_and_a_bad_one_among_them(run, picture, tmp_path):
 
 def test_json_is_one_object_a_picture(run, picture, tmp_path):
     status, out, err = run(picture, tmp_path / "none.png", "-o", "out", "--json", "--quiet")
-    done, failed = map(json.loads, out.splitlines())
+    failed, done = sorted(map(json.loads, out.splitlines()), key=lambda told: "error" not in told)
     assert status == 2 and err.count("\n") == 1
     assert done["faces"] > 0 and done["seconds"] > 0 and done["tokens"]["detail 32"] > 0
     assert done["peak_memory_bytes"] > 2**20
     assert failed["status"] == 2 and "does not exist" in failed["error"]
+
+
+def test_several_seeds_of_each_picture(run, picture):
+    status, out, err = run(picture, "--seeds", "2", "--seed", "7", "-o", "out", "--json")
+    assert status == 0 and "box.png, seed 8: [1/6] image done" in err
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert (first["seed"], second["seed"]) == (7, 8) and first["vertices"] != second["vertices"]
+    assert files("out") == ["box-seed7.glb", "box-seed8.glb"]
 
 
 def test_notes_are_told(run, tmp_path):

@@ -1,9 +1,11 @@
 """From the words of a command line to options: each flag is one option, and they are all there."""
 
+from pathlib import Path
+
 import pytest
 
-from core.cli.generate import _networks, build_parser, options_from
-from core.config.generation import GenerationOptions, option_table
+from core.cli.generate import _networks, build_parser, options_from, plan_jobs, seeds_from
+from core.config.generation import MAX_SEED, GenerationOptions, option_table
 from core.errors import ConfigError
 
 FLAGS = {
@@ -46,6 +48,23 @@ def test_graphs_are_a_matter_of_this_machine_and_no_option():
         options = options_from(arguments)
         assert options == GenerationOptions(device="cpu")
         assert _networks(options, None, arguments.cuda_graphs).cuda_graphs is expected
+
+
+def test_several_seeds_are_those_that_follow_the_first():
+    def seeds(*words):
+        return seeds_from(build_parser().parse_args(["a.png", *words]))
+
+    assert seeds() == seeds("--seeds", "1", "--seed", "5") == []
+    assert seeds("--seeds", "3", "--seed", "5") == [5, 6, 7]
+    jobs = plan_jobs([Path("a.png"), Path("b/a.png")], "out", "ply", None, [5, 6])
+    assert [job.output.name for job in jobs] == [f"{name}-seed{seed}.ply" for name in ("a", "a-2") for seed in (5, 6)]
+    assert [job.seed for job in jobs] == [5, 6, 5, 6] and jobs[1].image == Path("a.png")
+    with pytest.raises(ConfigError, match="one file for 2 meshes"):
+        plan_jobs([Path("a.png")], "m.glb", None, None, [5, 6])
+    with pytest.raises(ConfigError, match="--seeds is 0"):
+        seeds("--seeds", "0")
+    with pytest.raises(ConfigError, match="passes the largest"):
+        seeds("--seeds", "2", "--seed", str(MAX_SEED))
 
 
 def test_values_beyond_the_limits_are_told_as_everywhere():
