@@ -41,7 +41,7 @@ def same(first, second):
 
 @pytest.mark.parametrize(("preset", "mode"), [(TINY_COARSE, "all"), (TINY_COARSE, "stream"), (TINY_REFINED, "stage")])
 def test_each_is_what_it_is_alone(stores, picture, other, preset, mode):
-    store, options = stores[preset.name], replace(OPTIONS, preset=preset.name, memory=mode)
+    store, options = stores[preset.name], replace(OPTIONS, preset=preset.name, memory=mode, resolution=32)
     together = made(store, options, Picture(picture), Picture(other), Picture(picture, seed=5))
     for result, (pixels, seed) in zip(together, ((picture, 1), (other, 1), (picture, 5)), strict=True):
         alone = generate(pixels, store, replace(options, seed=seed))

@@ -66,10 +66,13 @@ def test_both_refiners_and_stages_give_the_same_mesh_in_every_mode(tmp_path, who
     assert streamed == (dits if mode == "stream" else set())
 
 
-def test_a_network_that_is_loaded_otherwise_is_loaded_anew(stores, whole, picture):
-    store = stores[TINY_REFINED.name]
-    for mode in ("stream", "all"):
-        same(generate(picture, store, replace(REFINED, memory=mode)), whole)
+def test_a_network_that_is_loaded_otherwise_is_loaded_anew(stores, picture):
+    first, *others = (
+        generate(picture, stores["tiny"], replace(REFINED, preset="tiny", memory=mode))
+        for mode in ("all", "stream", "all")
+    )
+    for other in others:
+        same(first, other)
 
 
 def test_graphs_are_for_weights_that_stay_where_they_are(stores):
@@ -168,19 +171,29 @@ class Exhausted:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ...")
 
 
-@pytest.mark.parametrize("stage", stage_names(TINY_REFINED))
-def test_memory_that_runs_out_once_in_any_stage(stores, whole, picture, stage):
-    result = generate(picture, stores[TINY_REFINED.name], REFINED, on_progress=Exhausted(stage, 1))
-    same(result, whole)
+@pytest.fixture(scope="module")
+def undisturbed(stores, picture, whole):
+    """Name of a preset to what it gives."""
+    return {TINY_REFINED.name: whole, "tiny": generate(picture, stores["tiny"], replace(REFINED, preset="tiny"))}
+
+
+ONCE = [("tiny", stage) for stage in stage_names(TINY)]
+ONCE += [(TINY_REFINED.name, stage) for stage in ("refine 32", "surface 32", "refine 64")]
+
+
+@pytest.mark.parametrize(("name", "stage"), ONCE)
+def test_memory_that_runs_out_once_in_any_stage(stores, undisturbed, picture, name, stage):
+    result = generate(picture, stores[name], replace(REFINED, preset=name), on_progress=Exhausted(stage, 1))
+    same(result, undisturbed[name])
     assert result.settings["memory"] == "stage"
     assert result.notes[-1] == f"cpu ran out of memory in '{stage}' with memory all; went on with memory stage."
 
 
-@pytest.mark.parametrize("stage", ["image", "structure", "detail 64", "surface 32"])
+@pytest.mark.parametrize("stage", ["image", "structure", "surface 32", "detail 64"])
 def test_memory_that_runs_out_again_is_an_error_that_names_the_stage(stores, picture, stage):
-    store, fault = stores[TINY_REFINED.name], Exhausted(stage, 2)
-    with pytest.raises(DeviceMemoryError, match=f"'{stage}'.*memory stage.*Tried to allocate|'{stage}'") as failed:
-        generate(picture, store, REFINED, on_progress=fault)
+    store, fault = stores["tiny-two"], Exhausted(stage, 2)
+    with pytest.raises(DeviceMemoryError, match=f"'{stage}'.*memory stage.*.CUDA out of memory.") as failed:
+        generate(picture, store, replace(REFINED, preset="tiny-two"), on_progress=fault)
     assert fault.seen.count(stage) == 2 and not store.loaded
     for word in ("close other programs", "resolution 32", "memory stream", "another device"):
         assert word in str(failed.value)
