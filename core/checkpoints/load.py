@@ -1,5 +1,6 @@
 """From files to networks: strict both ways, low peak memory, one error that names all that is wrong."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -161,6 +162,7 @@ class NetworkStore:
         self.cuda_graphs = cuda_graphs
         self._loaded: dict[str, nn.Module] = {}
         self.streamed: set[str] = set()  # of those loaded
+        self._read_ahead: set[str] = set()
         if missing := missing_networks(preset, self.folder):
             remedy = (
                 "Train them with `s2mesh train-starter`, or restore the repository's core/weights."
@@ -188,7 +190,21 @@ class NetworkStore:
                 streamed=streamed,
             )
             self.streamed |= {name} if streamed else set()
+            self._read_ahead.discard(name)
         return self._loaded[name]
+
+    def read_ahead(self, *names: str) -> list[threading.Thread]:
+        """Have the files of networks that come next read while others compute: then they are in the system's cache.
+
+        What goes wrong is told when the network is loaded. Returns the threads that read.
+        """
+        names = [name for name in names if name not in self._loaded and name not in self._read_ahead]
+        self._read_ahead.update(names)
+        files = [self.folder / f"{name}{SUFFIX}" for name in names]
+        threads = [threading.Thread(target=_read_through, args=(file,), daemon=True) for file in files]
+        for thread in threads:
+            thread.start()
+        return threads
 
     def release(self, name: str) -> None:
         """Forget the network; its memory is free once no one else holds it."""
@@ -199,6 +215,17 @@ class NetworkStore:
     def loaded(self) -> tuple[str, ...]:
         """Names of the networks in memory."""
         return tuple(self._loaded)
+
+
+def _read_through(path: Path) -> None:
+    """Reads a file and keeps nothing."""
+    piece = bytearray(8 * 2**20)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(piece):
+                pass
+    except OSError:
+        return
 
 
 class _EmptyHasNoMemory(TorchFunctionMode):

@@ -35,6 +35,8 @@ class Networks(Protocol):
 
     def release(self, name: str) -> None: ...
 
+    def read_ahead(self, *names: str) -> object: ...
+
 
 def plan_run(networks: Networks, options: GenerationOptions) -> MemoryPlan:
     """The memory plan of a run with ``networks``; those that are loaded count as free.
@@ -70,10 +72,21 @@ class Resident:
         return self.networks.cuda_graphs and not self.plan.streams
 
     def enter(self, *names: str) -> None:
-        """The networks that are needed from here on; the others leave the device unless the plan keeps them."""
+        """The networks that are needed from here on; the others leave the device unless the plan keeps them.
+
+        The files of those that the next stage needs are read meanwhile, if it is another device that computes.
+        """
         if self.plan.mode != "all":
             for name in set(self.networks.loaded) - set(names):
                 self.networks.release(name)
+        if names and self.networks.device.type != "cpu":
+            self.networks.read_ahead(*self._following(names))
+
+    def _following(self, names: Collection[str]) -> Collection[str]:
+        """The networks of the first stage that needs others after those that need ``names``."""
+        stages = [set(need.networks) for need in self.plan.needs()]
+        last = max((place for place, need in enumerate(stages) if need & set(names)), default=len(stages))
+        return sorted(set().union(*stages[last + 1 : last + 2]))
 
     def get(self, name: str) -> Any:
         """The network, loaded if it is not there."""

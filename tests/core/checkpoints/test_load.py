@@ -172,6 +172,23 @@ def test_store_loads_lazily_once_and_releases(tiny_preset, tmp_path):
         store.get("sparse_dit_128")
 
 
+def test_files_are_read_ahead_once_until_they_are_loaded(tiny_preset, tmp_path):
+    store = NetworkStore(tiny_preset, tmp_path / "tiny")
+    before = store.get("dense_dit").state_dict()
+    assert store.read_ahead("dense_dit") == [], "it is there"
+    store.release("dense_dit")
+    (thread,) = store.read_ahead("dense_dit")
+    assert store.read_ahead("dense_dit") == [], "it is being read"
+    thread.join()
+    again = store.get("dense_dit").state_dict()
+    assert all(torch.equal(before[key], value) for key, value in again.items())
+    (store.folder / "dense_vae.safetensors").unlink()
+    (thread,) = store.read_ahead("dense_vae")
+    thread.join()
+    with pytest.raises(CheckpointError, match="dense_vae"):
+        store.get("dense_vae")
+
+
 def test_missing_weights_say_how_to_get_them(tmp_path):
     for preset, remedy in ((V1_1, "s2mesh models download direct3d-s2-v1.1"), (STARTER, "core/weights")):
         with pytest.raises(CheckpointError) as refusal:

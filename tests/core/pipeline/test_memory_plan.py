@@ -81,6 +81,33 @@ def test_graphs_are_for_weights_that_stay_where_they_are(stores):
     assert [run.cuda_graphs for run in runs] == [True, True, False]
 
 
+def test_what_comes_next_is_read_while_a_device_computes():
+    class Recorder:
+        preset, dtype, cuda_graphs = V1_1, torch.bfloat16, True
+        loaded, streamed = (), frozenset()
+        ahead: list[tuple[str, ...]] = []
+
+        def __init__(self, device: str):
+            self.device = torch.device(device)
+
+        def read_ahead(self, *names):
+            self.ahead.append(names)
+
+    run = Resident(Recorder("cuda:0"), planned(8))
+    for names in (("conditioner",), ("dense_dit", "dense_vae"), ("sparse_dit_512",), ("sparse_vae_512", "refiner_512")):
+        run.enter(*names)
+    run.enter("sparse_vae_1024", "refiner_1024")
+    following = [
+        ("dense_dit", "dense_vae"),
+        ("sparse_dit_512",),
+        ("refiner_512", "sparse_vae_512"),
+        ("sparse_dit_1024",),
+    ]
+    assert Recorder.ahead == [*following, ()]
+    Resident(Recorder("cpu"), planned(8)).enter("conditioner")
+    assert len(Recorder.ahead) == 5, "a CPU has its hands full"
+
+
 # --- what is chosen ---
 
 
