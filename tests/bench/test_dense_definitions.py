@@ -20,7 +20,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 @pytest.mark.parametrize("case", [case for case, sides in CASES.items() if len(sides) > 1 and case != "decimate"])
 def test_both_sides_come_to_the_same(case):
     rows = [apart.measure_here(make, TINY) for make in CASES[case].values()]
-    assert all(row["seconds"] >= 0 and row["peak_mb"] >= 0 for row in rows)
     assert rows[0]["result"] == pytest.approx(rows[1]["result"], rel=1e-3, abs=1e-6) and rows[0]["result"] != 0
 
 
