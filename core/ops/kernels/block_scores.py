@@ -63,7 +63,7 @@ class ScoreShape(NamedTuple):
 
 def score_shape(q: Tensor, num_blocks: int) -> ScoreShape:
     """Tile of q's dtype and head size: half precision has tensor cores, float32 must do without."""
-    channels = max(16, launch.next_power_of_2(q.shape[2]))
+    channels = launch.padded_channels(q.shape[2])
     if q.dtype == torch.float32:
         return ScoreShape(32, 32, 4, 2) if channels <= 64 else ScoreShape(16, 32, 8, 1)
     if channels <= 32:
@@ -108,7 +108,7 @@ def block_scores(
         HEADS=heads,
         GROUPS=groups,
         CHANNELS=channels,
-        PADDED=max(16, launch.next_power_of_2(channels)),
+        PADDED=launch.padded_channels(channels),
         TOKENS=shape.tokens,
         COLUMNS=shape.columns,
         PRECISION=launch.precision(q.dtype),

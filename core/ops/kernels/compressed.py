@@ -31,7 +31,7 @@ class ForwardShape(NamedTuple):
 
 def forward_shape(q: Tensor) -> ForwardShape:
     """Tile for q's dtype, head size and device: as large as registers hold without spilling."""
-    channels, warp_groups = padded_channels(q), has_warp_group_products(q.device)
+    channels, warp_groups = launch.padded_channels(q.shape[2]), has_warp_group_products(q.device)
     if q.dtype == torch.float32:  # no tensor cores
         if channels <= 64:
             return ForwardShape(32, 32, 4 if channels <= 32 else 8, 2)
@@ -48,11 +48,6 @@ def forward_shape(q: Tensor) -> ForwardShape:
 def has_warp_group_products(device: torch.device) -> bool:
     """Whether tensor cores take operands from shared memory for four warps at once: Hopper, data-center Blackwell."""
     return 9 <= launch.capability(device)[0] < 12
-
-
-def padded_channels(q: Tensor) -> int:
-    """Columns of a tile of q: a power of two that ``tl.dot`` takes."""
-    return max(16, launch.next_power_of_2(q.shape[2]))
 
 
 def compressed_tile_size(
@@ -96,7 +91,7 @@ def compressed_forward(
         HEADS=heads,
         GROUPS=groups,
         CHANNELS=channels,
-        PADDED=padded_channels(q),
+        PADDED=launch.padded_channels(channels),
         ROWS=shape.rows,
         HEADS_PER_TILE=heads_per_tile,
         KEYS=shape.keys,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.ops.block_plan import BlockPlan
 from core.ops.kernels import launch
-from core.ops.kernels.compressed import has_warp_group_products, padded_channels
+from core.ops.kernels.compressed import has_warp_group_products
 from core.ops.tiles import Tiles, make_tiles
 
 PROGRAMS = 2048  # aimed at: fills the largest GPU several times; parts of 128 cells then take 64 MiB at 64 channels
@@ -40,7 +40,7 @@ class BackwardShape(NamedTuple):
 
 def backward_shape(q: Tensor) -> BackwardShape:
     """Tile for q's dtype, head size and device: as large as registers hold without spilling."""
-    channels = padded_channels(q)
+    channels = launch.padded_channels(q.shape[2])
     if q.dtype == torch.float32:  # no tensor cores
         return BackwardShape(32, 32, 8, 2) if channels <= 64 else BackwardShape(16, 16, 8, 2)
     if channels <= 32:  # 128 cells, so that queries are read seldom; with 32 rows Hopper runs two programs at once
@@ -138,7 +138,7 @@ def compressed_key_gradients(
         HEADS=heads,
         GROUPS=groups,
         CHANNELS=channels,
-        PADDED=padded_channels(q),
+        PADDED=launch.padded_channels(q.shape[2]),
         KEYS=shape.keys,
         ROWS=shape.rows,
         HEADS_PER_TILE=heads_per_tile,

@@ -45,7 +45,7 @@ def key_tile(
 
 def padded_sizes(q: Tensor, num_key_heads: int) -> tuple[int, int]:
     """JP and DP."""
-    return launch.next_power_of_2(q.shape[1] // num_key_heads), max(16, launch.next_power_of_2(q.shape[2]))
+    return launch.next_power_of_2(q.shape[1] // num_key_heads), launch.padded_channels(q.shape[2])
 
 
 def constants(

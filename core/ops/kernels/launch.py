@@ -49,4 +49,9 @@ def next_power_of_2(n: int) -> int:
     return triton.next_power_of_2(max(n, 1))
 
 
+def padded_channels(channels: int) -> int:
+    """Columns of a tile of so many channels: a power of two that ``tl.dot`` takes."""
+    return max(16, next_power_of_2(channels))
+
+
 cdiv: Callable[[int, int], int] = triton.cdiv

@@ -36,7 +36,7 @@ def tile_shape(
     q: Tensor,  # [N, H, D]
 ) -> TileShape:
     """Shape for q's dtype and head size: as large as registers hold without spilling."""
-    channels, warp_groups = padded_channels(q), launch.capability(q.device)[0] == 9
+    channels, warp_groups = launch.padded_channels(q.shape[2]), launch.capability(q.device)[0] == 9
     if q.dtype == torch.float32:  # no tensor cores
         return TileShape(16, 32, 32, 4, 4, 2) if channels <= 32 else TileShape(16, 16, 32, 4, 8, 2)
     if channels <= 64:
@@ -47,11 +47,6 @@ def tile_shape(
 def contiguous(*tensors: Tensor | None) -> bool:
     """Whether all that are there lie in memory as their shape says: kernels look at no strides."""
     return all(x is None or x.is_contiguous() for x in tensors)
-
-
-def padded_channels(q: Tensor) -> int:
-    """DP, columns of a tile of q: a power of two that ``tl.dot`` takes."""
-    return max(16, launch.next_power_of_2(q.shape[2]))
 
 
 def heads_together(q: Tensor, num_key_heads: int, rows: int) -> int:
