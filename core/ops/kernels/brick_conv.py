@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from core.ops.kernels import launch
-from core.ops.kernels.implicit_gemm import finish, is_wide
+from core.ops.kernels.implicit_gemm import add_product, finish, is_wide
 
 MAX_LEVEL = 10  # 30 bits
 STAGES = 5  # two tiles on their way: a row's address takes one load before its own
@@ -126,16 +126,9 @@ def _brick_conv(
         if WIDE:
             source = found.to(tl.int64)
         source = (source << (3 * LEVEL)) + (x | y | z)
-        there = (found >= 0)[:, None]
-        if IN % BK != 0:
-            there = there & (channels < IN)[None, :]
-        a = tl.load(feats + source[:, None] * IN + channels[None, :], mask=there, other=0.0)
-        b_pointers = weight + (tap * IN + channels)[:, None] * OUT + columns[None, :]
-        if IN % BK == 0 and OUT % BN == 0:
-            b = tl.load(b_pointers)
-        else:
-            b = tl.load(b_pointers, mask=(channels < IN)[:, None] & (columns < OUT)[None, :], other=0.0)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(
+            acc, feats, weight, found >= 0, source, tap, channels, columns, IN, OUT, BN, BK, PRECISION
+        )  # fmt: skip
     acc = finish(acc, bias, columns, OUT, SILU)
     target = rows
     if WIDE:

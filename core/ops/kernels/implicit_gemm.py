@@ -134,22 +134,39 @@ def _implicit_gemm(
             source = found.to(tl.int64)
         if SUBDIVIDED:
             source = source * 8 + tap // 8
-        there = (found >= 0)[:, None]
-        if IN % BK != 0:
-            there = there & (channels < IN)[None, :]
-        a = tl.load(feats + source[:, None] * IN + channels[None, :], mask=there, other=0.0)
-        b_pointers = weight + (tap * IN + channels)[:, None] * OUT + columns[None, :]
-        if IN % BK == 0 and OUT % BN == 0:
-            b = tl.load(b_pointers)
-        else:
-            b = tl.load(b_pointers, mask=(channels < IN)[:, None] & (columns < OUT)[None, :], other=0.0)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(
+            acc, feats, weight, found >= 0, source, tap, channels, columns, IN, OUT, BN, BK, PRECISION
+        )  # fmt: skip
     acc = finish(acc, bias, columns, OUT, SILU)
     target = rows
     if WIDE:
         target = rows.to(tl.int64)
     keep = (place < num_rows)[:, None] & (columns < OUT)[None, :]
     tl.store(out + target[:, None] * OUT + columns[None, :], acc.to(out.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+def add_product(
+    acc,  # [BM, BN]
+    feats, weight,
+    there,  # [BM] whether a row has this neighbor
+    source,  # [BM] its row of feats
+    tap,
+    channels,  # [BK]
+    columns,  # [BN]
+    IN: tl.constexpr, OUT: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``acc`` plus the product of some channels of one neighbor with their weights."""
+    there = there[:, None]
+    if IN % BK != 0:
+        there = there & (channels < IN)[None, :]
+    a = tl.load(feats + source[:, None] * IN + channels[None, :], mask=there, other=0.0)
+    b_pointers = weight + (tap * IN + channels)[:, None] * OUT + columns[None, :]
+    if IN % BK == 0 and OUT % BN == 0:
+        b = tl.load(b_pointers)
+    else:
+        b = tl.load(b_pointers, mask=(channels < IN)[:, None] & (columns < OUT)[None, :], other=0.0)
+    return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
 @triton.jit

@@ -83,9 +83,8 @@ def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(tensors[0].dtype).contiguous() for x in tensors)
 
 
-def sample_tiles(q: Tensor, groups: int, plan: BlockPlan) -> Tiles:
-    """Tiles of consecutive tokens of a sample, for the attention to cells."""
-    size = compressed_tile_size(q, groups)
+def sample_tiles(plan: BlockPlan, size: int) -> Tiles:
+    """Tiles of at most ``size`` consecutive tokens of a sample."""
     return plan.memo.get(("sample tiles", size), lambda: make_tiles(plan.cu_seqlens, size))
 
 
@@ -120,7 +119,9 @@ class _Whole(torch.autograd.Function):
     def forward(ctx, q, k, v, kc, vc, gate, plan, windows, num_selected, deterministic, kept, choose):
         groups, training = k.shape[1], any(ctx.needs_input_grad)
         weights = gate.float().contiguous()
-        coarse, lse_coarse = compressed_forward(q, kc, vc, sample_tiles(q, groups, plan), plan.cu_cells)
+        coarse, lse_coarse = compressed_forward(
+            q, kc, vc, sample_tiles(plan, compressed_tile_size(q, groups)), plan.cu_cells
+        )
         index = blocks_of(kept, choose, lambda: select(q, kc, lse_coarse, plan, num_selected))
         tiles, order = window_tiles(q, groups, windows, selected=True)
         unions = tile_unions(index, tiles, order)
@@ -192,7 +193,9 @@ class _Compressed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, kc, vc, plan):
-        out, lse2 = compressed_forward(q, kc, vc, sample_tiles(q, kc.shape[1], plan), plan.cu_cells)
+        out, lse2 = compressed_forward(
+            q, kc, vc, sample_tiles(plan, compressed_tile_size(q, kc.shape[1])), plan.cu_cells
+        )
         ctx.save_for_backward(q, kc, vc, out, lse2)
         ctx.plan = plan
         return out, lse2 * LN2
@@ -204,7 +207,7 @@ class _Compressed(torch.autograd.Function):
         plan, grad_out = ctx.plan, grad_out.contiguous()
         dots = row_dots(grad_out, (out, None, None))[0]
         dots[0] -= grad_lse  # d(lse) / d(score) is the probability
-        tiles = sample_tiles(q, kc.shape[1], plan)
+        tiles = sample_tiles(plan, compressed_tile_size(q, kc.shape[1]))
         dq = query_gradients(
             q,
             None,
@@ -229,7 +232,7 @@ class _Selected(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, index, plan):
-        tiles = _Selected.tiles(q, k, plan)
+        tiles = sample_tiles(plan, local_tile_size(q, k.shape[1], True))
         unions = tile_unions(index, tiles, None)
         local = local_forward(
             q, k, v, tiles, None, unions=unions, cu_blocks=plan.cu_blocks, keep_parts=any(ctx.needs_input_grad)
@@ -237,11 +240,6 @@ class _Selected(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, local.out, local.lse2_selected, index, *unions)
         ctx.plan = plan
         return local.out
-
-    @staticmethod
-    def tiles(q: Tensor, k: Tensor, plan: BlockPlan) -> Tiles:
-        size = local_tile_size(q, k.shape[1], True)
-        return plan.memo.get(("sample tiles", size), lambda: make_tiles(plan.cu_seqlens, size))
 
     @staticmethod
     @once_differentiable
@@ -261,7 +259,7 @@ class _Selected(torch.autograd.Function):
             lse2_selected=lse2,
             unions=Unions(*unions),
             cu_blocks=plan.cu_blocks,
-            tiles=_Selected.tiles(q, k, plan),
+            tiles=sample_tiles(plan, local_tile_size(q, k.shape[1], True)),
             order=None,
         )
         dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
