@@ -103,3 +103,24 @@ def test_a_layer_reads_nothing_back_after_its_first_run(device, monkeypatch, ver
         with NoReading():
             second = module(x).feats
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("op", ["compressed", "selected", "window"])
+def test_each_branch_alone_is_that_of_torch(device, op):
+    case = make_case([random_voxels(20, 12), random_voxels(8, 8)], device=device)
+    q, k, v, kc, vc, _ = random_inputs(case, 2, 1, 16, torch.float32)
+    index = torch.randint(0, 2, (1, len(case.coords), 1), device=device).int()
+    inputs = [q, kc, vc] if op == "compressed" else [q, k, v]
+    results = []
+    for backend in (Backend.TRITON, Backend.TORCH):
+        with use_backend(backend):
+            if op == "compressed":
+                outputs = list(ssa.compressed_attention(*inputs, case.plan))
+            elif op == "selected":
+                outputs = [ssa.selected_attention(*inputs, index, case.plan)]
+            else:
+                outputs = [ssa.window_attention(*inputs, case.windows)]
+        loss = sum((x * torch.linspace(-1, 1, x.shape[-1], device=device)).sum() for x in outputs)
+        results.append([*outputs, *torch.autograd.grad(loss, inputs)])
+    for ours, theirs in zip(*results, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
